@@ -1,0 +1,1 @@
+"""Netlink messages: decode, encode, iterate. Knows bytes, no sockets."""

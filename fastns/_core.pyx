@@ -1,0 +1,34 @@
+"""Namespaces, sockets, process start and the relay client. Knows no netlink messages."""
+
+from fastns cimport _linux as lx
+
+import os
+
+__all__: list = []
+
+# How this module was built; benchmarks refuse anything but "release".
+cdef extern from *:
+    """
+    #if defined(CYTHON_TRACE) && CYTHON_TRACE
+    #define FASTNS_BUILD "traced"
+    #elif defined(FASTNS_SANITIZE)
+    #define FASTNS_BUILD "sanitized"
+    #elif defined(FASTNS_COVERAGE)
+    #define FASTNS_BUILD "coverage"
+    #else
+    #define FASTNS_BUILD "release"
+    #endif
+    """
+    const char *FASTNS_BUILD
+
+BUILD = FASTNS_BUILD.decode()
+
+
+cdef object os_error(int err, str call, object filename=None):
+    """The one converter of a failed system call: errno, a text that names the call, the user's reference."""
+    if filename is None:
+        return OSError(err, f"{call}: {os.strerror(err)}")
+    return OSError(err, f"{call}: {os.strerror(err)}", filename)
+
+
+include "_ns.pxi"

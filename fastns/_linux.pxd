@@ -1,0 +1,142 @@
+"""Declarations of libc and kernel headers. No logic, and no value typed twice."""
+
+from libc.stdint cimport uint16_t, uint32_t
+
+
+cdef extern from "<errno.h>" nogil:
+    int errno
+    int EAGAIN, EBADF, EINTR, EINVAL, ENOBUFS, ENOENT, EPERM, ETIMEDOUT
+
+
+cdef extern from "<fcntl.h>" nogil:
+    int open(const char *path, int flags, ...)
+    int fcntl(int fd, int cmd, ...)
+    int O_RDONLY, O_CREAT, O_EXCL, O_CLOEXEC, O_RDWR, O_NOFOLLOW
+    int F_GETFD, F_DUPFD_CLOEXEC
+
+
+cdef extern from "<unistd.h>" nogil:
+    int close(int fd)
+    ssize_t write(int fd, const void *buf, size_t count)
+    ssize_t read(int fd, void *buf, size_t count)
+    int getpid()
+    int unlink(const char *path)
+
+
+cdef extern from "<stdlib.h>" nogil:
+    void abort()
+
+
+cdef extern from "<signal.h>" nogil:
+    ctypedef struct sigset_t:
+        pass
+    int sigfillset(sigset_t *set)
+    int SIG_SETMASK
+
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef unsigned long pthread_t
+    ctypedef struct pthread_attr_t:
+        pass
+    int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*start)(void *) noexcept nogil, void *arg)
+    int pthread_join(pthread_t thread, void **retval)
+    int pthread_attr_init(pthread_attr_t *attr)
+    int pthread_attr_destroy(pthread_attr_t *attr)
+    int pthread_attr_setstacksize(pthread_attr_t *attr, size_t stacksize)
+    int pthread_sigmask(int how, const sigset_t *set, sigset_t *oldset)
+
+
+cdef extern from *:
+    """
+    #ifndef _GNU_SOURCE
+    #define _GNU_SOURCE
+    #endif
+    #include <sched.h>
+    """
+
+
+cdef extern from "<sched.h>" nogil:
+    int setns(int fd, int nstype)
+    int unshare(int flags)
+    int CLONE_NEWNET, CLONE_NEWNS
+
+
+cdef extern from "<sys/mount.h>" nogil:
+    int mount(const char *source, const char *target, const char *fstype, unsigned long flags, const void *data)
+    int umount2(const char *target, int flags)
+    int MS_BIND, MS_REC, MS_SHARED, MS_SLAVE, MNT_DETACH, UMOUNT_NOFOLLOW
+
+
+cdef extern from "<sys/socket.h>" nogil:
+    ctypedef unsigned int socklen_t
+    ctypedef unsigned short sa_family_t
+    struct sockaddr:
+        sa_family_t sa_family
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+    struct msghdr:
+        void *msg_name
+        socklen_t msg_namelen
+        iovec *msg_iov
+        size_t msg_iovlen
+        void *msg_control
+        size_t msg_controllen
+        int msg_flags
+    struct cmsghdr:
+        size_t cmsg_len
+        int cmsg_level
+        int cmsg_type
+    cmsghdr *CMSG_FIRSTHDR(msghdr *msg)
+    cmsghdr *CMSG_NXTHDR(msghdr *msg, cmsghdr *cmsg)
+    void *CMSG_DATA(cmsghdr *cmsg)
+    int socket(int domain, int type, int protocol)
+    int bind(int fd, const sockaddr *addr, socklen_t addrlen)
+    int getsockname(int fd, sockaddr *addr, socklen_t *addrlen)
+    int setsockopt(int fd, int level, int optname, const void *optval, socklen_t optlen)
+    int getsockopt(int fd, int level, int optname, void *optval, socklen_t *optlen)
+    ssize_t sendto(int fd, const void *buf, size_t len, int flags, const sockaddr *addr, socklen_t addrlen)
+    ssize_t recvmsg(int fd, msghdr *msg, int flags)
+    ssize_t recv(int fd, void *buf, size_t len, int flags)
+    int AF_NETLINK, SOCK_RAW, SOCK_DGRAM, SOCK_CLOEXEC, SOL_SOCKET
+    int SO_RCVBUF, SO_SNDBUF, SO_RCVBUFFORCE, SO_SNDBUFFORCE
+    int MSG_DONTWAIT, MSG_TRUNC, MSG_PEEK, MSG_NOSIGNAL
+
+
+cdef extern from "<poll.h>" nogil:
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll(pollfd *fds, unsigned long nfds, int timeout)
+    int POLLIN, POLLOUT, POLLERR, POLLHUP
+
+
+cdef extern from "<linux/netlink.h>" nogil:
+    struct sockaddr_nl:
+        sa_family_t nl_family
+        unsigned short nl_pad
+        uint32_t nl_pid
+        uint32_t nl_groups
+    struct nlmsghdr:
+        uint32_t nlmsg_len
+        uint16_t nlmsg_type
+        uint16_t nlmsg_flags
+        uint32_t nlmsg_seq
+        uint32_t nlmsg_pid
+    struct nlattr:
+        uint16_t nla_len
+        uint16_t nla_type
+    int NETLINK_ROUTE
+    int NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP, NETLINK_LISTEN_ALL_NSID
+    int NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK, NETLINK_NO_ENOBUFS
+    int NLMSG_HDRLEN, NLM_F_MULTI, NLM_F_DUMP_INTR, NLMSG_ERROR, NLMSG_DONE
+
+
+cdef extern from *:
+    """
+    #ifndef SOL_NETLINK
+    #define SOL_NETLINK 270
+    #endif
+    """
+    int SOL_NETLINK
