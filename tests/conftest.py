@@ -1,0 +1,130 @@
+"""Fixtures, the privilege probe and the leak guard. See CONTRIBUTING.md for how to run which ring of tests."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import subprocess
+from typing import Iterator
+
+import pytest
+from guard import leaks, look
+from hypothesis import HealthCheck, settings
+from isolation import RUN_DIR, STRICT, acquire, need_privilege, privilege, unavailable
+
+SEED = int(os.environ.get("FASTNS_SEED") or secrets.randbits(32))
+
+settings.register_profile(
+    "fastns",
+    deadline=None,
+    print_blob=True,
+    max_examples=int(os.environ.get("FASTNS_EXAMPLES", "100")),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("fastns")
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    acquire()
+    rights = privilege.reason or ("own network and mount namespace" if privilege.isolated else "this machine")
+    return [f"fastns: FASTNS_SEED={SEED}, namespaces: {rights}"]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("root") is not None:
+        need_privilege()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
+    """Where all is promised to be there, a skip is a failure unless it is the kernel or the interpreter that lacks."""
+    report = yield
+    if report.skipped and STRICT and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not reason.removeprefix("Skipped: ").startswith(("kernel:", "python:")):
+            report.outcome = "failed"
+            report.longrepr = f"skipped, which FASTNS_REQUIRE_ROOT=1 does not allow: {reason}"
+    return report
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """Random numbers that FASTNS_SEED, printed in the session's header, brings back."""
+    return random.Random(f"{SEED} {request.node.nodeid}")
+
+
+@pytest.fixture(autouse=True)
+def leak_guard(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Nothing a test opens, starts or mounts may outlive it."""
+    acquire()
+    before = look()
+    yield
+    found = leaks(before)
+    if found:
+        pytest.fail("the test left something behind:\n  " + "\n  ".join(found), pytrace=False)
+
+
+def new_name() -> str:
+    return f"fns-{secrets.token_hex(5)}"
+
+
+def discard(name: str) -> None:
+    """Remove the entry `name` in whatever half-made state it is."""
+    path = os.path.join(RUN_DIR, name)
+    for _ in range(8):  # a name can carry several mounts
+        if subprocess.run(["umount", "-l", path], check=False, capture_output=True).returncode != 0:
+            break
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+
+
+@pytest.fixture
+def nsname() -> Iterator[str]:
+    """A fresh name in the run directory; whatever stands under it afterwards is removed."""
+    need_privilege()
+    name = new_name()
+    try:
+        yield name
+    finally:
+        discard(name)
+
+
+def make(name: str) -> None:
+    done = subprocess.run(["ip", "netns", "add", name], check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        unavailable(f"ip netns add: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def netns(nsname: str) -> str:
+    """The name of a fresh, created namespace."""
+    make(nsname)
+    return nsname
+
+
+@pytest.fixture
+def netns_pair() -> Iterator[tuple[str, str]]:
+    """The names of two fresh, created namespaces."""
+    need_privilege()
+    pair = new_name(), new_name()
+    try:
+        for name in pair:
+            make(name)
+        yield pair
+    finally:
+        for name in pair:
+            discard(name)
+
+
+@pytest.fixture
+def ifname() -> Iterator[str]:
+    """A fresh interface name, 11 characters; an interface of that name in the session's namespace is removed."""
+    need_privilege()
+    name = f"fns{secrets.token_hex(4)}"
+    try:
+        yield name
+    finally:
+        subprocess.run(["ip", "link", "del", name], check=False, capture_output=True)
