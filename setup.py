@@ -41,7 +41,7 @@ extensions = [
         depends=["fastns/_relay.h", "fastns/_linux.pxd"],
         define_macros=macros,
         extra_compile_args=compile_args,
-        extra_link_args=link_args + ["-pthread"],
+        extra_link_args=[*link_args, "-pthread"],
     ),
     Extension(
         "fastns._codec",
