@@ -1,5 +1,8 @@
 """Namespaces, sockets, process start and the relay client. Knows no netlink messages."""
 
+cimport cython
+from libc.stdint cimport int64_t, uint32_t
+
 from fastns cimport _linux as lx
 
 import os
@@ -32,3 +35,4 @@ cdef object os_error(int err, str call, object filename=None):
 
 
 include "_ns.pxi"
+include "_sock.pxi"

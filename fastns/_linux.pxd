@@ -5,7 +5,7 @@ from libc.stdint cimport uint16_t, uint32_t
 
 cdef extern from "<errno.h>" nogil:
     int errno
-    int EAGAIN, EBADF, EINTR, EINVAL, ENOBUFS, ENOENT, EPERM, ETIMEDOUT
+    int EAGAIN, EBADF, EINTR, EMSGSIZE, EINVAL, ENOBUFS, ENOENT, EPERM, ETIMEDOUT
 
 
 cdef extern from "<fcntl.h>" nogil:

@@ -1,0 +1,266 @@
+# A netlink socket of this process, opened inside a namespace: the direct transport. netlink(7).
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.exc cimport PyErr_CheckSignals
+
+cdef extern from *:
+    """
+    #include <time.h>
+    /* One buffer a thread, not one a handle: a datagram is received into it without the GIL and copied out,
+       exactly sized, at once. Pages beyond the longest datagram seen are never touched. */
+    #define FNS_RECV_MAX (1 << 20)
+    static __thread char fns_recv_buffer[FNS_RECV_MAX];
+
+    static int64_t fns_monotonic_ms(void)
+    {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (int64_t) now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    }
+    """
+    char *fns_recv_buffer
+    enum: FNS_RECV_MAX
+    int64_t fns_monotonic_ms() nogil
+
+cdef struct socket_spec:
+    int family
+    int type
+    int protocol
+
+
+cdef int op_socket(void *arg, const char **call) noexcept nogil:
+    cdef socket_spec *spec = <socket_spec *> arg
+    cdef int fd = lx.socket(spec.family, spec.type | lx.SOCK_CLOEXEC, spec.protocol)
+    call[0] = "socket"
+    return -lx.errno if fd < 0 else fd
+
+
+cdef ssize_t receive(int fd, int *flags) noexcept nogil:
+    """One datagram into this thread's buffer: its size, or -errno."""
+    cdef lx.msghdr msg
+    cdef lx.iovec iov
+    cdef ssize_t n
+    iov.iov_base = fns_recv_buffer
+    iov.iov_len = FNS_RECV_MAX
+    msg.msg_name = NULL
+    msg.msg_namelen = 0
+    msg.msg_iov = &iov
+    msg.msg_iovlen = 1
+    msg.msg_control = NULL
+    msg.msg_controllen = 0
+    msg.msg_flags = 0
+    n = lx.recvmsg(fd, &msg, lx.MSG_DONTWAIT)
+    flags[0] = msg.msg_flags
+    return -lx.errno if n < 0 else n
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class NetlinkSocket:
+    """A netlink socket opened inside the namespace `nsfd` (-1: the calling thread's), owned by this process."""
+
+    cdef readonly int fd
+    cdef readonly object filename
+    cdef int owner
+
+    def __cinit__(self):
+        self.fd = -1
+        self.owner = lx.getpid()
+
+    def __init__(
+        self, int nsfd=-1, int protocol=lx.NETLINK_ROUTE, filename=None, *, int fileno=-1, int rcvbuf=0, int sndbuf=0,
+        bint ext_ack=False, bint cap_ack=False, bint strict_check=False, bint all_ns=False, bint force=False,
+        uint32_t portid=0, uint32_t groups=0, bint bound=True,
+    ):
+        cdef socket_spec spec
+        cdef const char *call = ""
+        cdef int fd
+        if self.fd >= 0:
+            raise ValueError("the socket is open already")
+        self.filename = filename
+        if fileno >= 0:
+            fd = lx.fcntl(fileno, lx.F_DUPFD_CLOEXEC, 3)
+            if fd < 0:
+                raise os_error(lx.errno, "fcntl(F_DUPFD_CLOEXEC)", filename)
+        else:
+            spec.family = lx.AF_NETLINK
+            spec.type = lx.SOCK_RAW
+            spec.protocol = protocol
+            with nogil:
+                fd = op_socket(&spec, &call) if nsfd < 0 else ns_call(nsfd, op_socket, &spec, &call)
+            if fd < 0:
+                raise os_error(-fd, (<bytes> call).decode(), filename)
+        self.fd = fd
+        try:
+            if sndbuf and not (force and self.try_option(lx.SOL_SOCKET, lx.SO_SNDBUFFORCE, sndbuf)):
+                self.option(lx.SOL_SOCKET, lx.SO_SNDBUF, sndbuf)
+            if rcvbuf and not (force and self.try_option(lx.SOL_SOCKET, lx.SO_RCVBUFFORCE, rcvbuf)):
+                self.option(lx.SOL_SOCKET, lx.SO_RCVBUF, rcvbuf)
+            if ext_ack:
+                self.try_option(lx.SOL_NETLINK, lx.NETLINK_EXT_ACK, 1)
+            if cap_ack:
+                self.try_option(lx.SOL_NETLINK, lx.NETLINK_CAP_ACK, 1)
+            if strict_check:
+                self.option(lx.SOL_NETLINK, lx.NETLINK_GET_STRICT_CHK, 1)
+            if all_ns:
+                self.option(lx.SOL_NETLINK, lx.NETLINK_LISTEN_ALL_NSID, 1)
+            if bound and fileno < 0:
+                self.bind(portid, groups)
+        except BaseException:
+            self.close()
+            raise
+
+    def __dealloc__(self):
+        if self.fd >= 0:
+            lx.close(self.fd)
+            self.fd = -1
+
+    cdef int check(self) except -1:
+        if self.fd < 0:
+            raise OSError(lx.EBADF, "the netlink socket is closed", self.filename)
+        if self.owner != lx.getpid():
+            raise OSError(lx.EBADF, "the netlink socket belongs to the parent process: open a new one after fork",
+                          self.filename)
+        return 0
+
+    cdef bint try_option(self, int level, int name, int value):
+        return lx.setsockopt(self.fd, level, name, &value, sizeof(int)) == 0
+
+    cdef int option(self, int level, int name, int value) except -1:
+        if not self.try_option(level, name, value):
+            raise os_error(lx.errno, "setsockopt", self.filename)
+        return 0
+
+    @property
+    def closed(self):
+        return self.fd < 0
+
+    def fileno(self):
+        return self.fd
+
+    def close(self):
+        cdef int fd = self.fd
+        self.fd = -1
+        if fd >= 0:
+            lx.close(fd)
+
+    def bind(self, uint32_t portid=0, uint32_t groups=0):
+        """Bind to a port id (0: the kernel chooses) and to the multicast groups of the mask. netlink(7)."""
+        cdef lx.sockaddr_nl addr
+        addr.nl_family = lx.AF_NETLINK
+        addr.nl_pad = 0
+        addr.nl_pid = portid
+        addr.nl_groups = groups
+        self.check()
+        if lx.bind(self.fd, <lx.sockaddr *> &addr, sizeof(addr)) < 0:
+            raise os_error(lx.errno, "bind", self.filename)
+
+    def getsockname(self):
+        """The (port id, groups mask) of the socket."""
+        cdef lx.sockaddr_nl addr
+        cdef lx.socklen_t size = sizeof(addr)
+        self.check()
+        if lx.getsockname(self.fd, <lx.sockaddr *> &addr, &size) < 0:
+            raise os_error(lx.errno, "getsockname", self.filename)
+        return addr.nl_pid, addr.nl_groups
+
+    def setsockopt(self, int level, int optname, value):
+        cdef Py_buffer view
+        cdef int err
+        self.check()
+        if isinstance(value, int):
+            self.option(level, optname, value)
+            return
+        PyObject_GetBuffer(value, &view, PyBUF_SIMPLE)
+        err = lx.errno if lx.setsockopt(self.fd, level, optname, view.buf, <lx.socklen_t> view.len) < 0 else 0
+        PyBuffer_Release(&view)
+        if err:
+            raise os_error(err, "setsockopt", self.filename)
+
+    def getsockopt(self, int level, int optname, int buflen=0):
+        cdef int value = 0
+        cdef lx.socklen_t size = sizeof(int)
+        cdef bytearray data
+        self.check()
+        if buflen < 0 or buflen > 65536:
+            raise ValueError(f"buflen {buflen} is not within 0 and 65536")
+        if buflen == 0:
+            if lx.getsockopt(self.fd, level, optname, &value, &size) < 0:
+                raise os_error(lx.errno, "getsockopt", self.filename)
+            return value
+        data = bytearray(buflen)
+        size = <lx.socklen_t> buflen
+        if lx.getsockopt(self.fd, level, optname, <char *> data, &size) < 0:
+            raise os_error(lx.errno, "getsockopt", self.filename)
+        return bytes(data[:size])
+
+    def add_membership(self, int group):
+        self.check()
+        self.option(lx.SOL_NETLINK, lx.NETLINK_ADD_MEMBERSHIP, group)
+
+    def drop_membership(self, int group):
+        self.check()
+        self.option(lx.SOL_NETLINK, lx.NETLINK_DROP_MEMBERSHIP, group)
+
+    def send(self, data, fds=()):
+        """Send to the kernel, which has done the work when this returns. `fds` is the relay's: unused here."""
+        cdef Py_buffer view
+        cdef ssize_t n
+        cdef int err
+        self.check()
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            while True:
+                with nogil:
+                    n = lx.sendto(self.fd, view.buf, view.len, 0, NULL, 0)
+                    err = lx.errno
+                if n >= 0:
+                    return n
+                if err != lx.EINTR:
+                    raise os_error(err, "send", self.filename)
+                PyErr_CheckSignals()
+        finally:
+            PyBuffer_Release(&view)
+
+    def recv(self, timeout=None):
+        """One datagram. TimeoutError after `timeout` seconds; OSError ENOBUFS where the kernel dropped some."""
+        cdef int flags = 0
+        cdef ssize_t n
+        cdef int64_t deadline = -1
+        cdef int wait_ms = -1
+        cdef lx.pollfd pfd
+        cdef int fd
+        self.check()
+        fd = self.fd
+        if timeout is not None:
+            if timeout < 0:
+                raise ValueError(f"timeout {timeout!r} is negative")
+            deadline = fns_monotonic_ms() + <int64_t> (min(timeout, 2e6) * 1000 + 0.999)
+        while True:
+            with nogil:
+                n = receive(fd, &flags)
+                if n == -lx.EAGAIN and timeout is None:
+                    pfd.fd = fd
+                    pfd.events = <short> lx.POLLIN
+                    if lx.poll(&pfd, 1, -1) < 0:
+                        n = -lx.errno
+            if n >= 0:
+                if flags & lx.MSG_TRUNC:
+                    raise OSError(lx.EMSGSIZE, f"recv: a datagram of more than {FNS_RECV_MAX} bytes", self.filename)
+                return PyBytes_FromStringAndSize(fns_recv_buffer, n)
+            if n == -lx.EAGAIN:
+                if timeout is not None:
+                    wait_ms = <int> max(deadline - fns_monotonic_ms(), 0)
+                    if wait_ms == 0:
+                        raise TimeoutError(f"recv: nothing arrived within {timeout} s")
+                    pfd.fd = fd
+                    pfd.events = <short> lx.POLLIN
+                    with nogil:
+                        lx.poll(&pfd, 1, wait_ms)
+                    PyErr_CheckSignals()
+            elif n == -lx.EINTR:
+                PyErr_CheckSignals()
+            else:
+                raise os_error(<int> -n, "recv", self.filename)
+            self.check()
