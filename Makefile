@@ -1,0 +1,75 @@
+# make run     build in an environment of its own and show fastns at work on real namespaces
+# make test    the same set-up, then the whole test suite
+# make bench   the benchmarks and their table        make lint   the checks of the source
+# make clean   forget everything made here
+#
+# As root the work happens on this machine's namespaces, as an ordinary user in a user namespace entered for it.
+# PYTHON=/path/to/python3 chooses the interpreter; ARGS='…' is handed to the command that is run.
+
+SHELL := /bin/bash
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+SOURCES := setup.py pyproject.toml MANIFEST.in README.md LICENSE \
+	$(filter-out fastns/_core.c fastns/_codec.c, \
+	$(wildcard fastns/*.py fastns/*.pyx fastns/*.pxi fastns/*.pxd fastns/*.pyi fastns/*.c fastns/*.h))
+ROOTLESS := $(if $(filter 0,$(shell id -u)),,$(BIN)/fastns rootless --)
+
+.PHONY: run test bench lint clean
+.DELETE_ON_ERROR:
+
+run: $(VENV)/built
+	$(BIN)/fastns demo $(ARGS)
+
+test: $(VENV)/test
+	$(ROOTLESS) $(BIN)/pytest $(ARGS)
+
+bench: $(VENV)/test
+	mkdir -p .benchmarks
+	$(ROOTLESS) $(BIN)/pytest benchmarks --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,rounds \
+		--benchmark-json=.benchmarks/last.json $(ARGS)
+	$(BIN)/python benchmarks/report.py .benchmarks/last.json
+
+lint: $(VENV)/lint
+	$(BIN)/ruff check fastns tests benchmarks setup.py
+	$(BIN)/mypy
+	$(CC) -std=gnu11 -O2 -Wall -Wextra -Wconversion -Werror -c fastns/_relay.c -o /dev/null
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .benchmarks .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f fastns/_core.c fastns/_codec.c fastns/*.so
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The first python3 that is new enough, can make an environment and has its C headers.
+$(VENV)/python:
+	@set -e; \
+	for python in $(PYTHON) $(if $(PYTHON),,python3 /usr/bin/python3 python3.13 python3.12 python3.11 python3.10 python3.9); do \
+		if "$$python" -c 'import sys, os, sysconfig, venv, ensurepip; \
+			sys.exit(not (sys.version_info >= (3, 9) and os.path.exists(sysconfig.get_path("include") + "/Python.h")))' \
+			>/dev/null 2>&1; \
+		then found=$$python; break; fi; \
+	done; \
+	if [ -z "$${found:-}" ]; then \
+		echo "no python3 (3.9 or newer) with venv and C headers found; Debian and Ubuntu:" >&2; \
+		echo "  apt-get install python3-venv python3-dev gcc make iproute2 iputils-ping" >&2; exit 1; \
+	fi; \
+	for tool in $(or $(filter-out cc,$(CC)),gcc) ip; do \
+		command -v $$tool >/dev/null || [ -x /sbin/$$tool ] || { echo "missing: $$tool; Debian and Ubuntu:" >&2; \
+		echo "  apt-get install python3-venv python3-dev gcc make iproute2 iputils-ping" >&2; exit 1; }; \
+	done; \
+	"$$found" -m venv --clear $(VENV); touch $@
+
+$(VENV)/built: $(VENV)/python $(SOURCES)
+	@echo "building fastns in $(VENV) (about a minute)"
+	rm -rf build
+	$(PIP) install --force-reinstall --no-deps .
+	$(PIP) install 'fastns[cli]'
+	@touch $@
+
+$(VENV)/test: $(VENV)/built
+	$(PIP) install 'fastns[test]'
+	@touch $@
+
+$(VENV)/lint: $(VENV)/test
+	$(PIP) install 'fastns[lint]'
+	@touch $@
