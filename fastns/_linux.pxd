@@ -140,3 +140,72 @@ cdef extern from *:
     #endif
     """
     int SOL_NETLINK
+
+
+cdef extern from "<fcntl.h>" nogil:
+    int O_WRONLY, O_PATH, O_DIRECTORY
+
+
+cdef extern from "<errno.h>" nogil:
+    int EACCES, EBUSY, EEXIST, ENOTTY
+
+
+cdef extern from "<sys/ioctl.h>" nogil:
+    int ioctl(int fd, unsigned long request, ...)
+
+
+cdef extern from "<sys/file.h>" nogil:
+    int flock(int fd, int operation)
+    int LOCK_EX, LOCK_UN
+
+
+cdef extern from "<sys/stat.h>" nogil:
+    struct stat_t "stat":
+        unsigned int st_mode
+        long st_size
+    int lstat(const char *path, stat_t *buf)
+    int fstat(int fd, stat_t *buf)
+    int mkdir(const char *path, unsigned int mode)
+    bint S_ISREG(unsigned int mode)
+    bint S_ISLNK(unsigned int mode)
+
+
+cdef extern from "<sys/vfs.h>" nogil:
+    struct statfs_t "statfs":
+        long f_type
+    int statfs(const char *path, statfs_t *buf)
+    int fstatfs(int fd, statfs_t *buf)
+
+
+cdef extern from "<unistd.h>" nogil:
+    int rmdir(const char *path)
+
+
+cdef extern from "<stdio.h>" nogil:
+    int snprintf(char *str, size_t size, const char *format, ...)
+
+
+cdef extern from "<linux/magic.h>" nogil:
+    long NSFS_MAGIC
+
+
+cdef extern from "<linux/nsfs.h>" nogil:
+    unsigned long NS_GET_NSTYPE
+
+
+cdef extern from "<sys/inotify.h>" nogil:
+    int inotify_init1(int flags)
+    int inotify_add_watch(int fd, const char *path, uint32_t mask)
+    int inotify_rm_watch(int fd, int wd)
+    int IN_CLOEXEC, IN_NONBLOCK
+
+
+cdef extern from "<net/if.h>" nogil:
+    struct ifreq:
+        char *ifr_name
+        short ifr_flags
+    int IFNAMSIZ
+
+
+cdef extern from "<linux/if_tun.h>" nogil:
+    unsigned long TUNSETIFF, TUNSETPERSIST, TUNSETOWNER, TUNSETGROUP

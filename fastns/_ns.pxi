@@ -2,13 +2,19 @@
 #
 # A thread may come back exactly when setns() to the namespace it is already in succeeds: the kernel asks
 # for the same capabilities then as on the way back. Where that is so the calling thread goes and returns,
-# signals blocked. Where it is not (a process whose network namespace belongs to a parent user namespace)
-# a throw-away thread enters, does the work and dies, so no thread of the caller is ever stranded.
+# signals blocked. Where it is not (a process whose network namespace belongs to a parent user namespace,
+# no descriptor left, no /proc) a throw-away thread enters, does the work and dies, so no thread of the
+# caller is ever stranded.
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.exc cimport PyErr_CheckSignals
 
 ctypedef int (*ns_op)(void *arg, const char **call) noexcept nogil
 
 cdef enum:
     NS_NEW = -2       # instead of entering an existing namespace: unshare a new one
+    NS_NOT = 100000   # no errno: what was opened is no network namespace
+    NS_DEAD = 100001  # no errno: a mount-point file, and nothing mounted on it
 
 cdef struct ns_job:
     int nsfd
@@ -50,17 +56,25 @@ cdef int ns_in_thread(ns_job *job) noexcept nogil:
     return job.result
 
 
-cdef int ns_there_and_back(ns_job *job, int home) noexcept nogil:
-    cdef int result
-    if ns_enter(job.nsfd, &job.call) < 0:
-        return -lx.errno
-    result = job.op(job.arg, &job.call)
+cdef int ns_home() noexcept nogil:
+    """A descriptor of the calling thread's namespace to which setns() works, or -1."""
+    # Not /proc/self: that is the main thread's.
+    cdef int home = lx.open("/proc/thread-self/ns/net", lx.O_RDONLY | lx.O_CLOEXEC)
+    if home >= 0 and lx.setns(home, lx.CLONE_NEWNET) < 0:
+        lx.close(home)
+        home = -1
+    return home
+
+
+cdef int ns_return(int home) noexcept nogil:
+    cdef const char *text = "fastns: cannot return to the caller's network namespace\n"
     if lx.setns(home, lx.CLONE_NEWNET) < 0:
         # The return was proven possible a moment ago. Going on in the wrong namespace would configure
         # somebody else's network, so nothing may run after this.
-        lx.write(2, b"fastns: cannot return to the caller's network namespace\n", 56)
+        lx.write(2, text, 56)
         lx.abort()
-    return result
+    lx.close(home)
+    return 0
 
 
 cdef int ns_call(int nsfd, ns_op op, void *arg, const char **call) noexcept nogil:
@@ -72,19 +86,322 @@ cdef int ns_call(int nsfd, ns_op op, void *arg, const char **call) noexcept nogi
     job.nsfd = nsfd
     job.op = op
     job.arg = arg
-    job.call = "open"
+    job.call = ""
     job.result = 0
     lx.sigfillset(&every)
     lx.pthread_sigmask(lx.SIG_SETMASK, &every, &before)
-    home = lx.open("/proc/thread-self/ns/net", lx.O_RDONLY | lx.O_CLOEXEC)
+    home = ns_home()
     if home < 0:
-        result = -lx.errno
-    elif lx.setns(home, lx.CLONE_NEWNET) == 0:
-        result = ns_there_and_back(&job, home)
-    else:
         result = ns_in_thread(&job)
-    if home >= 0:
+    elif ns_enter(nsfd, &job.call) < 0:
+        result = -lx.errno
         lx.close(home)
+    else:
+        result = op(arg, &job.call)
+        ns_return(home)
     lx.pthread_sigmask(lx.SIG_SETMASK, &before, NULL)
     call[0] = job.call
     return result
+
+
+# Errors. Which capability a refused call asks for, and over what: network_namespaces(7), mount_namespaces(7).
+
+cdef dict NEEDS = {
+    "setns": "needs CAP_SYS_ADMIN in the caller's user namespace and in the one that owns the network namespace",
+    "unshare": "needs CAP_SYS_ADMIN",
+    "mount": "needs CAP_SYS_ADMIN over the mount namespace",
+    "umount2": "needs CAP_SYS_ADMIN over the mount namespace",
+    "socket": "needs CAP_NET_RAW over the network namespace",
+    "mkdir": "needs write access to the run directory: CAP_DAC_OVERRIDE, or a run directory of one's own",
+    "create the mount point": "needs write access to the run directory: CAP_DAC_OVERRIDE, "
+                              "or a run directory of one's own",
+    "unlink": "needs write access to the run directory: CAP_DAC_OVERRIDE, or a run directory of one's own",
+    "open /proc/PID/ns/net": "needs the right to trace the process: CAP_SYS_PTRACE",
+    "open /dev/net/tun": "needs access to the device",
+    "ioctl(TUNSETIFF)": "needs CAP_NET_ADMIN over the network namespace",
+    "open /proc/sys/net": "needs CAP_NET_ADMIN over the network namespace, or is no setting of it",
+    "write /proc/sys/net": "needs CAP_NET_ADMIN over the network namespace",
+}
+
+
+cdef object ns_error(int err, const char *call, object ref):
+    cdef str name = (<bytes> call).decode()
+    if err == NS_NOT:
+        return OSError(lx.EINVAL, "not a network namespace", ref)
+    if err == NS_DEAD:
+        return OSError(lx.EINVAL, "not a network namespace: a dead entry, nothing is mounted on it", ref)
+    if err in (lx.EPERM, lx.EACCES) and name in NEEDS:
+        return OSError(err, f"{name}: {os.strerror(err)} ({NEEDS[name]})", ref)
+    return os_error(err, name, ref)
+
+
+# References: finding out whether something is a network namespace, without touching what is not.
+
+cdef int ns_check_fd(int fd, const char **call) noexcept nogil:
+    cdef lx.statfs_t fs
+    cdef int kind
+    call[0] = "fstatfs"
+    if lx.fstatfs(fd, &fs) < 0:
+        return -lx.errno
+    if fs.f_type != lx.NSFS_MAGIC:
+        return -NS_NOT
+    call[0] = "ioctl(NS_GET_NSTYPE)"
+    kind = lx.ioctl(fd, lx.NS_GET_NSTYPE)
+    if kind < 0:
+        return -lx.errno
+    return 0 if kind == lx.CLONE_NEWNET else -NS_NOT
+
+
+cdef int ns_open_path(const char *path, const char **call) noexcept nogil:
+    """The open, checked namespace at path, or -errno."""
+    cdef lx.statfs_t fs
+    cdef lx.stat_t st
+    cdef int fd, err
+    # Looked at before it is opened: opening a device, a pipe or a tty has effects of its own.
+    call[0] = "open"
+    if lx.statfs(path, &fs) < 0:
+        return -lx.errno
+    if fs.f_type != lx.NSFS_MAGIC:
+        if lx.lstat(path, &st) == 0 and lx.S_ISREG(st.st_mode) and st.st_size == 0:
+            return -NS_DEAD
+        return -NS_NOT
+    fd = lx.open(path, lx.O_RDONLY | lx.O_CLOEXEC)
+    if fd < 0:
+        return -lx.errno
+    err = ns_check_fd(fd, call)
+    if err < 0:
+        lx.close(fd)
+        return err
+    return fd
+
+
+def ns_open(bytes path not None, object ref, str what="open"):
+    """An open descriptor of the network namespace at `path`; OSError(EINVAL) if something else is there."""
+    cdef const char *name = PyBytes_AS_STRING(path)
+    cdef const char *call = ""
+    cdef int fd
+    with nogil:
+        fd = ns_open_path(name, &call)
+    if fd < 0:
+        if what != "open":
+            raise ns_error(-fd, what.encode(), ref)
+        raise ns_error(-fd, call, ref)
+    return fd
+
+
+def ns_check(int fd, object ref):
+    """Nothing if the open descriptor `fd` is a network namespace, else OSError (EBADF, EINVAL)."""
+    cdef const char *call = ""
+    cdef int err = ns_check_fd(fd, &call)
+    if err < 0:
+        raise ns_error(-err, call, ref)
+
+
+def ns_set(int nsfd, object ref=None):
+    """Move the calling thread, for good, into the namespace `nsfd`."""
+    if lx.setns(nsfd, lx.CLONE_NEWNET) < 0:
+        raise ns_error(lx.errno, "setns", ref)
+
+
+def socket_in(int nsfd, int family, int type, int proto=0, object ref=None):
+    """The descriptor of a new close-on-exec socket that was opened inside the namespace `nsfd` (-1: the
+    calling thread's own). `ref` is the filename of the OSError."""
+    cdef socket_spec spec
+    cdef const char *call = ""
+    cdef int fd
+    spec.family = family
+    spec.type = type
+    spec.protocol = proto
+    with nogil:
+        fd = op_socket(&spec, &call) if nsfd < 0 else ns_call(nsfd, op_socket, &spec, &call)
+    if fd < 0:
+        raise ns_error(-fd, call, ref)
+    return fd
+
+
+# Creating. The namespace is made first and held by a descriptor; only then is the file system touched, so that
+# the mount point stands without a mount for as short as possible, and at home, where signals can be handled.
+
+cdef int op_self(void *arg, const char **call) noexcept nogil:
+    cdef int fd = lx.open("/proc/thread-self/ns/net", lx.O_RDONLY | lx.O_CLOEXEC)
+    call[0] = "open /proc/thread-self/ns/net"
+    return -lx.errno if fd < 0 else fd
+
+
+def ns_new(object ref=None):
+    """A descriptor of a new network namespace, which lives as long as something holds it. unshare(2)."""
+    cdef const char *call = ""
+    cdef int fd
+    with nogil:
+        fd = ns_call(NS_NEW, op_self, NULL, &call)
+    if fd < 0:
+        raise ns_error(-fd, call, ref)
+    return fd
+
+
+cdef int run_dir_share(const char *run_dir, const char **call) noexcept nogil:
+    """Mounts made below run_dir shall be seen in other mount namespaces, and go away there as well."""
+    call[0] = "mount"
+    while lx.mount("", run_dir, "none", lx.MS_SHARED | lx.MS_REC, NULL) < 0:
+        # EINVAL: not a mount point yet. Anything else would only be hidden by another mount on top.
+        if lx.errno != lx.EINVAL:
+            return -lx.errno
+        if lx.mount(run_dir, run_dir, "none", lx.MS_BIND | lx.MS_REC, NULL) < 0:
+            return -lx.errno
+    return 0
+
+
+cdef int run_dir_lock(const char *run_dir) except? -2:
+    """The lock `ip netns` takes, so that only one process turns the directory into a mount. -1: goes without."""
+    cdef int fd = lx.open(run_dir, lx.O_RDONLY | lx.O_DIRECTORY | lx.O_CLOEXEC)
+    cdef int err
+    if fd < 0:
+        return -1
+    while True:
+        with nogil:
+            err = lx.errno if lx.flock(fd, lx.LOCK_EX) < 0 else 0
+        if err == 0:
+            return fd
+        if err != lx.EINTR:
+            lx.close(fd)
+            return -1
+        try:
+            PyErr_CheckSignals()
+        except BaseException:
+            lx.close(fd)
+            raise
+
+
+cdef int mount_point_bind(int nsfd, const char *path, const char **call) noexcept nogil:
+    cdef char source[48]
+    cdef int fd, err
+    fd = lx.open(path, lx.O_RDONLY | lx.O_CREAT | lx.O_EXCL | lx.O_CLOEXEC, 0)
+    call[0] = "create the mount point"
+    if fd < 0:
+        return -lx.errno
+    lx.close(fd)
+    lx.snprintf(source, sizeof(source), "/proc/thread-self/fd/%d", nsfd)
+    call[0] = "mount"
+    if lx.mount(source, path, "none", lx.MS_BIND, NULL) < 0:
+        err = lx.errno
+        lx.unlink(path)
+        return -err
+    return 0
+
+
+def ns_bind(int nsfd, bytes directory not None, bytes path not None, bint is_run_dir, object ref=None):
+    """Give the namespace `nsfd` the name `path`: make the directory and the mount point, mount. What was made is
+    undone if a later step fails."""
+    cdef const char *dir_name = PyBytes_AS_STRING(directory)
+    cdef const char *name = PyBytes_AS_STRING(path)
+    cdef const char *call = ""
+    cdef int err = 0, lock = -1
+    cdef bint made = lx.mkdir(dir_name, 0o755) == 0
+    if not made and lx.errno != lx.EEXIST:
+        raise ns_error(lx.errno, "mkdir", ref)
+    try:
+        if is_run_dir:
+            lock = run_dir_lock(dir_name)
+        with nogil:
+            if is_run_dir:
+                err = run_dir_share(dir_name, &call)
+            if err == 0:
+                err = mount_point_bind(nsfd, name, &call)
+        if err < 0:
+            raise ns_error(-err, call, ref)
+    except BaseException:
+        if made:
+            lx.rmdir(dir_name)  # fails if somebody else uses it by now
+        raise
+    finally:
+        if lock >= 0:
+            lx.close(lock)
+
+
+# Removing.
+
+cdef int mount_point_kind(const char *path, int *fd, lx.stat_t *st, const char **call) noexcept nogil:
+    """1: a network namespace is mounted on path and *fd refers to that very mount; 0: nothing is, *st describes
+    the file; -errno."""
+    cdef lx.statfs_t fs
+    cdef char name[48]
+    cdef int ns, err
+    fd[0] = lx.open(path, lx.O_PATH | lx.O_NOFOLLOW | lx.O_CLOEXEC)
+    call[0] = "open"
+    if fd[0] < 0:
+        return -lx.errno
+    call[0] = "fstatfs"
+    if lx.fstatfs(fd[0], &fs) < 0 or lx.fstat(fd[0], st) < 0:
+        err = lx.errno
+        lx.close(fd[0])
+        return -err
+    if fs.f_type != lx.NSFS_MAGIC:
+        lx.close(fd[0])
+        return 0
+    lx.snprintf(name, sizeof(name), "/proc/thread-self/fd/%d", fd[0])
+    ns = ns_open_path(name, call)
+    if ns < 0:
+        lx.close(fd[0])
+        return ns
+    lx.close(ns)
+    return 1
+
+
+cdef int mount_point_unmount(const char *path, bint *unmounted, lx.stat_t *st, const char **call) noexcept nogil:
+    """Unmount every network namespace on path, and nothing else. 0 with the bare file in *st, or -errno."""
+    cdef char name[48]
+    cdef int fd, err, kind, tries
+    for tries in range(64):
+        kind = mount_point_kind(path, &fd, st, call)
+        if kind <= 0:
+            return kind
+        # By descriptor: what is unmounted is what was looked at, whoever changes the path meanwhile.
+        lx.snprintf(name, sizeof(name), "/proc/thread-self/fd/%d", fd)
+        call[0] = "umount2"
+        err = lx.errno if lx.umount2(name, lx.MNT_DETACH) < 0 else 0
+        lx.close(fd)
+        if err == 0:
+            unmounted[0] = True
+        elif err != lx.EINVAL:  # EINVAL: somebody else has unmounted it
+            return -err
+    return -lx.EBUSY
+
+
+def ns_unbind(bytes directory not None, bytes path not None, bint is_run_dir, object ref=None):
+    """Unmount the network namespace at `path` and delete its mount point. A mount point left without a mount is
+    deleted too: in the run directory any empty file, elsewhere one without any permission bit, which is how mount
+    points are made. Anything else: OSError(EINVAL), untouched."""
+    cdef const char *name = PyBytes_AS_STRING(path)
+    cdef const char *call = ""
+    cdef bint unmounted = False
+    cdef lx.stat_t st
+    cdef int err = 1, lock
+    while err == 1:
+        with nogil:
+            err = mount_point_unmount(name, &unmounted, &st, &call)
+        if err == 0:
+            # Under the lock, and looked at again: the name may be somebody's new namespace by now.
+            lock = run_dir_lock(PyBytes_AS_STRING(directory)) if is_run_dir else -1
+            with nogil:
+                err = mount_point_delete(name, is_run_dir or unmounted, &call)
+            if lock >= 0:
+                lx.close(lock)
+        if unmounted and (err == -lx.ENOENT or err == 1):
+            return  # somebody else has deleted it, or has made it anew
+    if err < 0:
+        raise ns_error(-err, call, ref)
+
+
+cdef int mount_point_delete(const char *path, bint any_mode, const char **call) noexcept nogil:
+    """0: deleted; 1: it is a namespace again; -errno."""
+    cdef lx.stat_t st
+    cdef int fd, kind = mount_point_kind(path, &fd, &st, call)
+    if kind < 0:
+        return kind
+    if kind == 1:
+        lx.close(fd)
+        return 1
+    if not lx.S_ISREG(st.st_mode) or st.st_size != 0 or not (any_mode or st.st_mode & 0o7777 == 0):
+        return -NS_NOT
+    call[0] = "unlink"
+    return -lx.errno if lx.unlink(path) < 0 else 0
