@@ -36,7 +36,9 @@ def test_child_and_zombie_are_found():
     before = look()
     child = subprocess.Popen(["sleep", "60"])
     try:
-        assert any(line.startswith(f"child process left behind: {child.pid}") for line in leaks(before, patience=0))
+        assert any(
+            line.startswith(f"child process left behind: {child.pid}") for line in leaks(before, patience=0)
+        )
         child.kill()
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         assert any("(Z)" in line for line in leaks(before, patience=0))
@@ -75,5 +77,7 @@ def test_interface_is_found(ifname):
 
 @pytest.mark.root
 def test_two_namespaces(netns_pair):
-    listed = subprocess.run(["ip", "netns", "list"], check=True, capture_output=True, text=True).stdout.split()
+    listed = subprocess.run(
+        ["ip", "netns", "list"], check=True, capture_output=True, text=True
+    ).stdout.split()
     assert set(netns_pair) <= set(listed)

@@ -1,0 +1,330 @@
+"""One adapter per library. Every method does `count` times the same work and returns the seconds that took.
+
+Set-up (opening the handle a request runs on, making the input) is outside the measured time everywhere. Where a
+program is measured (`ip`), its start is inside and shared by the items of one run, as it is for who uses it that way.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import socket
+import subprocess
+import sysconfig
+import tempfile
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Callable, ClassVar, Iterator
+
+RUN_DIR = "/var/run/netns"
+RTM_GETLINK, RTM_GETROUTE = 18, 26
+TRUE = next(path for path in ("/usr/bin/true", "/bin/true") if os.path.exists(path))
+
+
+def timed(func: Callable[[], Any]) -> float:
+    start = perf_counter()
+    func()
+    return perf_counter() - start
+
+
+def address(number: int) -> str:
+    return socket.inet_ntoa(number.to_bytes(4, "big"))
+
+
+class Impl:
+    """What is measured. An operation a library does not offer stays as it is here."""
+
+    name: ClassVar[str]
+
+    def open_close(self, netns: str, count: int) -> float:
+        raise NotImplementedError
+
+    def link_get(self, netns: str, count: int) -> tuple[float, str]:
+        """Seconds and the interface's name as it was answered."""
+        raise NotImplementedError
+
+    def dump_routes(self, netns: str) -> tuple[float, int]:
+        """Seconds and the number of messages; destination, its length and the interface are read from each."""
+        raise NotImplementedError
+
+    def dump_links(self, netns: str) -> tuple[float, int]:
+        """Seconds and the number of messages; index, name and MTU are read from each."""
+        raise NotImplementedError
+
+    def add_routes(self, netns: str, first: int, count: int, oif: int) -> float:
+        raise NotImplementedError
+
+    def add_routes_batch(self, netns: str, first: int, count: int, oif: int) -> float:
+        raise NotImplementedError
+
+    def create_remove(self, name: str, count: int) -> float:
+        raise NotImplementedError
+
+    def spawn(self, netns: str, count: int) -> float:
+        raise NotImplementedError
+
+
+class Floor(Impl):
+    """C with plain system calls in the same process."""
+
+    name = "floor"
+    _lib: ClassVar[ctypes.CDLL | None] = None
+
+    @classmethod
+    def lib(cls) -> ctypes.CDLL:
+        if cls._lib is None:
+            source = Path(__file__).with_name("floor.c")
+            digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+            built = Path(tempfile.gettempdir()) / f"fastns-floor-{os.getuid()}-{digest}.so"
+            if not built.exists():
+                partial = built.with_suffix(f".{os.getpid()}")
+                cc = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+                subprocess.run([cc, "-O2", "-shared", "-fPIC", str(source), "-o", str(partial)], check=True)
+                partial.rename(built)
+            cls._lib = ctypes.CDLL(str(built), use_errno=True)
+        return cls._lib
+
+    def call(self, function: str, *args: Any) -> float:
+        entry = getattr(self.lib(), function)
+        entry.restype = ctypes.c_int64
+        result = entry(*args)
+        if result < 0:
+            raise OSError(-result, f"{function}: {os.strerror(-result)}")
+        return float(result) / 1e9
+
+    @staticmethod
+    def path(netns: str) -> bytes:
+        return f"{RUN_DIR}/{netns}".encode()
+
+    def open_close(self, netns: str, count: int) -> float:
+        return self.call("floor_open_close", self.path(netns), count)
+
+    def link_get(self, netns: str, count: int) -> tuple[float, str]:
+        name = ctypes.create_string_buffer(16)
+        return self.call("floor_link_get", self.path(netns), count, name), name.value.decode()
+
+    def dump(self, netns: str, kind: int, family: int) -> tuple[float, int]:
+        count, total = ctypes.c_int64(), ctypes.c_uint64()
+        took = self.call(
+            "floor_dump", self.path(netns), kind, family, ctypes.byref(count), ctypes.byref(total)
+        )
+        return took, count.value
+
+    def dump_routes(self, netns: str) -> tuple[float, int]:
+        return self.dump(netns, RTM_GETROUTE, socket.AF_INET)
+
+    def dump_links(self, netns: str) -> tuple[float, int]:
+        return self.dump(netns, RTM_GETLINK, 0)
+
+    def add_routes(self, netns: str, first: int, count: int, oif: int) -> float:
+        return self.call("floor_add_routes", self.path(netns), ctypes.c_uint32(first), count, oif, 0)
+
+    def add_routes_batch(self, netns: str, first: int, count: int, oif: int) -> float:
+        return self.call("floor_add_routes", self.path(netns), ctypes.c_uint32(first), count, oif, 1)
+
+    def create_remove(self, name: str, count: int) -> float:
+        return self.call("floor_create_remove", self.path(name), count)
+
+    def spawn(self, netns: str, count: int) -> float:
+        return self.call("floor_spawn", self.path(netns), TRUE.encode(), count)
+
+
+class PythonAPI(Impl):
+    """pyroute2's API, whoever implements it."""
+
+    module: ClassVar[str]
+    options: ClassVar[dict[str, Any]] = {}
+
+    def package(self) -> Any:
+        import importlib
+
+        return importlib.import_module(self.module)
+
+    def handle(self, netns: str) -> Any:
+        return self.package().NetNS(netns, flags=0, **self.options)
+
+    def open_close(self, netns: str, count: int) -> float:
+        handle = self.handle
+
+        def work() -> None:
+            for _ in range(count):
+                handle(netns).close()
+
+        return timed(work)
+
+    def link_get(self, netns: str, count: int) -> tuple[float, str]:
+        with self.handle(netns) as ns:
+            links: list[Any] = []
+
+            def work() -> None:
+                for _ in range(count):
+                    links[:] = ns.link("get", index=1)
+                    links[0].get_attr("IFLA_IFNAME")
+
+            took = timed(work)
+            return took, links[0].get_attr("IFLA_IFNAME")
+
+    def dump_routes(self, netns: str) -> tuple[float, int]:
+        with self.handle(netns) as ns:
+            total = count = 0
+
+            def work() -> None:
+                nonlocal total, count
+                for route in ns.get_routes(family=socket.AF_INET):
+                    total += (
+                        route["dst_len"]
+                        + (route.get_attr("RTA_OIF") or 0)
+                        + len(route.get_attr("RTA_DST") or "")
+                    )
+                    count += 1
+
+            return timed(work), count
+
+    def dump_links(self, netns: str) -> tuple[float, int]:
+        with self.handle(netns) as ns:
+            total = count = 0
+
+            def work() -> None:
+                nonlocal total, count
+                for link in ns.get_links():
+                    total += link["index"] + link.get_attr("IFLA_MTU") + len(link.get_attr("IFLA_IFNAME"))
+                    count += 1
+
+            return timed(work), count
+
+    def add_routes(self, netns: str, first: int, count: int, oif: int) -> float:
+        prefixes = [f"{address(first + n)}/32" for n in range(count)]
+        with self.handle(netns) as ns:
+
+            def work() -> None:
+                for prefix in prefixes:
+                    ns.route("add", dst=prefix, oif=oif)
+
+            return timed(work)
+
+    def create_remove(self, name: str, count: int) -> float:
+        netns = self.package().netns
+
+        def work() -> None:
+            for _ in range(count):
+                netns.create(name)
+                netns.remove(name)
+
+        return timed(work)
+
+    def spawn(self, netns: str, count: int) -> float:
+        popen = self.package().NSPopen
+
+        def work() -> None:
+            for _ in range(count):
+                process = popen(netns, [TRUE])
+                status = process.wait()
+                process.release()
+                if status:
+                    raise RuntimeError(f"true ended with {status}")
+
+        return timed(work)
+
+
+class FastnsDirect(PythonAPI):
+    name = "fastns direct"
+    module = "fastns"
+    options: ClassVar[dict[str, Any]] = {"transport": "direct"}
+
+    def add_routes_batch(self, netns: str, first: int, count: int, oif: int) -> float:
+        prefixes = [f"{address(first + n)}/32" for n in range(count)]
+        with self.handle(netns) as ns:
+
+            def work() -> None:
+                with ns.batch() as batch:
+                    for prefix in prefixes:
+                        batch.route("add", dst=prefix, oif=oif)
+
+            return timed(work)
+
+
+class FastnsRelay(FastnsDirect):
+    name = "fastns relay"
+    options: ClassVar[dict[str, Any]] = {"transport": "relay"}
+    create_remove = Impl.create_remove  # goes through no handle, so there is nothing to compare
+    spawn = Impl.spawn
+
+
+class Pyroute2(PythonAPI):
+    name = "pyroute2"
+    module = "pyroute2"
+
+
+class Iproute2(Impl):
+    """`ip`, with `-batch` where several items are one piece of work."""
+
+    name = "iproute2"
+
+    @staticmethod
+    def ip(*args: str, lines: Iterator[str] | None = None) -> str:
+        text = None if lines is None else "".join(lines)
+        return subprocess.run(["ip", *args], input=text, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+    def batch(self, netns: str, lines: list[str]) -> float:
+        return timed(lambda: self.ip("-n", netns, "-batch", "-", lines=iter(lines)))
+
+    def open_close(self, netns: str, count: int) -> float:
+        return timed(lambda: [self.ip("-n", netns, "link", "show", "lo") for _ in range(count)])
+
+    def link_get(self, netns: str, count: int) -> tuple[float, str]:
+        out = ""
+
+        def work() -> None:
+            nonlocal out
+            out = self.ip("-n", netns, "-batch", "-", lines=iter(["link show dev lo\n"] * count))
+
+        return timed(work), out.split()[1].rstrip(":")
+
+    def dump_routes(self, netns: str) -> tuple[float, int]:
+        return self._show(netns, "-4", "route", "show", "table", "all")
+
+    def dump_links(self, netns: str) -> tuple[float, int]:
+        return self._show(netns, "-o", "link", "show")
+
+    def _show(self, netns: str, *args: str) -> tuple[float, int]:
+        with tempfile.TemporaryFile() as out:
+            took = timed(lambda: subprocess.run(["ip", "-n", netns, *args], check=True, stdout=out))
+            out.seek(0)
+            return took, out.read().count(b"\n")
+
+    def add_routes(self, netns: str, first: int, count: int, oif: int) -> float:
+        device = self.ip("-n", netns, "-o", "link", "show").split("\n")
+        name = (
+            next(line.split()[1] for line in device if line.startswith(f"{oif}:")).rstrip(":").split("@")[0]
+        )
+        return self.batch(
+            netns, [f"route add {address(first + n)}/32 dev {name} proto static\n" for n in range(count)]
+        )
+
+    def create_remove(self, name: str, count: int) -> float:
+        def work() -> None:
+            for _ in range(count):
+                self.ip("netns", "add", name)
+                self.ip("netns", "del", name)
+
+        return timed(work)
+
+    def spawn(self, netns: str, count: int) -> float:
+        return timed(lambda: [self.ip("netns", "exec", netns, TRUE) for _ in range(count)])
+
+
+class Subprocess(Impl):
+    """What starting the same program costs without any namespace."""
+
+    name = "subprocess"
+
+    def spawn(self, netns: str, count: int) -> float:
+        return timed(lambda: [subprocess.run([TRUE], check=True) for _ in range(count)])
+
+
+ALL: list[Impl] = [Floor(), FastnsDirect(), FastnsRelay(), Pyroute2(), Iproute2(), Subprocess()]
+
+
+def offering(operation: str) -> list[Impl]:
+    return [impl for impl in ALL if getattr(type(impl), operation) is not getattr(Impl, operation)]

@@ -1,0 +1,111 @@
+"""One table from the JSON that pytest-benchmark stored: `python benchmarks/report.py FILE.json [--markdown]`.
+
+Medians over all rounds of all passes; the spread is half the distance between the quartiles, in percent of the median.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections import defaultdict
+from typing import Any
+
+TITLES = {
+    "open_close": "open + close a handle in a namespace",
+    "link_get": "link('get', index=1), parsed",
+    "dump_routes": "dump {routes} routes, 3 fields read from each",
+    "dump_links": "dump {links} links, 3 fields read from each",
+    "add_routes": "add routes one by one, acknowledged (per route)",
+    "add_routes_batch": "add routes in a batch, each accounted for (per route)",
+    "create_remove": "create + remove a namespace",
+    "spawn": "run `true` in a namespace and wait",
+}
+
+
+def collect(stored: dict[str, Any]) -> dict[str, dict[str, list[float]]]:
+    """operation -> library -> seconds per item, every round."""
+    rounds: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for bench in stored["benchmarks"]:
+        rounds[bench["group"]][bench["extra_info"]["impl"]] += bench["stats"]["data"]
+    return rounds
+
+
+def quantity(seconds: float) -> str:
+    steps = [(1, "s"), (1e3, "ms"), (1e6, "µs")]
+    factor, unit = next((step for step in steps if seconds * step[0] >= 1), steps[-1])
+    value = seconds * factor
+    return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+
+
+def ratio(value: float) -> str:
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
+
+
+def rows(stored: dict[str, Any]) -> list[list[str]]:
+    sizes = defaultdict(str)
+    for bench in stored["benchmarks"]:
+        sizes.update(
+            {key: f"{value:,}" for key, value in bench["extra_info"].items() if key in ("routes", "links")}
+        )
+    table = []
+    found = collect(stored)
+    for operation in sorted(found, key=lambda name: list(TITLES).index(name) if name in TITLES else 99):
+        medians = {impl: statistics.median(data) for impl, data in found[operation].items()}
+        title = TITLES.get(operation, operation).format_map(sizes)
+        for impl, median in medians.items():
+            data = found[operation][impl]
+            quartiles = statistics.quantiles(data, n=4) if len(data) > 1 else [median] * 3
+            spread = 100 * (quartiles[2] - quartiles[0]) / 2 / median
+            against = [
+                f"{ratio(median / medians['floor'])} x" if "floor" in medians else "",
+                f"{ratio(medians['pyroute2'] / median)} x" if "pyroute2" in medians else "",
+            ]
+            table.append([title, impl, quantity(median), f"± {spread:.0f} %", *against])
+            title = ""
+    return table
+
+
+HEAD = ["work", "library", "median", "spread", "of the floor's time", "faster than pyroute2"]
+
+
+def plain(table: list[list[str]]) -> str:
+    widths = [max(len(row[n]) for row in [HEAD, *table]) for n in range(len(HEAD))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(HEAD, widths)).rstrip()]
+    lines.append("  ".join("-" * width for width in widths))
+    for row in table:
+        if row[0] and len(lines) > 2:
+            lines.append("")
+        cells = [cell.ljust(w) if n < 2 else cell.rjust(w) for n, (cell, w) in enumerate(zip(row, widths))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def markdown(table: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(HEAD) + " |", "|---|---|" + "--:|" * (len(HEAD) - 2)]
+    lines += ["| " + " | ".join(row) + " |" for row in table]
+    return "\n".join(lines)
+
+
+def environment(stored: dict[str, Any]) -> str:
+    machine = stored["machine_info"]
+    cpu = machine.get("cpu", {}).get("brand_raw", machine.get("processor") or "unknown processor")
+    return (
+        f"{stored['datetime'][:10]}; Linux {machine['kernel']}; {cpu}, {machine['cpus']} CPUs; CPython {machine['python']}; "
+        f"fastns {machine['fastns']}, pyroute2 {machine['pyroute2']}, {machine['iproute2']}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", help="what --benchmark-json wrote")
+    parser.add_argument("--markdown", action="store_true")
+    args = parser.parse_args()
+    with open(args.file, encoding="utf-8") as text:
+        stored = json.load(text)
+    print(environment(stored) + "\n")
+    print((markdown if args.markdown else plain)(rows(stored)))
+
+
+if __name__ == "__main__":
+    main()
