@@ -150,6 +150,8 @@ cdef extern from "<errno.h>" nogil:
     int EACCES, EBUSY, EEXIST, ENOTTY
 
 
+
+
 cdef extern from "<sys/ioctl.h>" nogil:
     int ioctl(int fd, unsigned long request, ...)
 
@@ -209,3 +211,7 @@ cdef extern from "<net/if.h>" nogil:
 
 cdef extern from "<linux/if_tun.h>" nogil:
     unsigned long TUNSETIFF, TUNSETPERSIST, TUNSETOWNER, TUNSETGROUP
+
+
+cdef extern from "<linux/sockios.h>" nogil:
+    unsigned long SIOCGSKNS
