@@ -36,3 +36,4 @@ cdef object os_error(int err, str call, object filename=None):
 
 include "_ns.pxi"
 include "_sock.pxi"
+include "_spawn.pxi"

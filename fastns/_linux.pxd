@@ -64,7 +64,7 @@ cdef extern from "<sched.h>" nogil:
 cdef extern from "<sys/mount.h>" nogil:
     int mount(const char *source, const char *target, const char *fstype, unsigned long flags, const void *data)
     int umount2(const char *target, int flags)
-    int MS_BIND, MS_REC, MS_SHARED, MS_SLAVE, MNT_DETACH, UMOUNT_NOFOLLOW
+    int MS_BIND, MS_RDONLY, MS_REC, MS_SHARED, MS_SLAVE, MNT_DETACH, UMOUNT_NOFOLLOW
 
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -150,8 +150,6 @@ cdef extern from "<errno.h>" nogil:
     int EACCES, EBUSY, EEXIST, ENOTTY
 
 
-
-
 cdef extern from "<sys/ioctl.h>" nogil:
     int ioctl(int fd, unsigned long request, ...)
 
@@ -211,7 +209,3 @@ cdef extern from "<net/if.h>" nogil:
 
 cdef extern from "<linux/if_tun.h>" nogil:
     unsigned long TUNSETIFF, TUNSETPERSIST, TUNSETOWNER, TUNSETGROUP
-
-
-cdef extern from "<linux/sockios.h>" nogil:
-    unsigned long SIOCGSKNS
