@@ -209,3 +209,7 @@ cdef extern from "<net/if.h>" nogil:
 
 cdef extern from "<linux/if_tun.h>" nogil:
     unsigned long TUNSETIFF, TUNSETPERSIST, TUNSETOWNER, TUNSETGROUP
+
+
+cdef extern from "<linux/sockios.h>" nogil:
+    unsigned long SIOCGSKNS

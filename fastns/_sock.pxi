@@ -156,6 +156,15 @@ cdef class NetlinkSocket:
         if lx.bind(self.fd, <lx.sockaddr *> &addr, sizeof(addr)) < 0:
             raise os_error(lx.errno, "bind", self.filename)
 
+    def netns_fd(self):
+        """A new descriptor of the namespace the socket lives in. EPERM without CAP_NET_ADMIN over it."""
+        cdef int fd
+        self.check()
+        fd = lx.ioctl(self.fd, lx.SIOCGSKNS)
+        if fd < 0:
+            raise os_error(lx.errno, "ioctl(SIOCGSKNS)", self.filename)
+        return fd
+
     def getsockname(self):
         """The (port id, groups mask) of the socket."""
         cdef lx.sockaddr_nl addr

@@ -1,0 +1,775 @@
+"""Requests and answers over one transport: pyroute2's request methods without its event loop.
+
+pyroute2 writes its RTNL API as coroutines that build a `NetlinkRequest`, send it and iterate its response. Here the
+very same functions run against `Request`, whose answers are waited for in a blocking receive; a coroutine that never
+waits for anything else is finished by one `send(None)`, so no event loop is involved.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import select
+import struct
+import threading
+import time
+import types
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from pyroute2 import config
+from pyroute2.iproute import linux as pyroute2_linux
+from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_MULTI
+from pyroute2.netlink.core import Stats
+from pyroute2.netlink.exceptions import NetlinkError as PyrouteNetlinkError
+from pyroute2.netlink.nlsocket import NetlinkConfig, NetlinkRequest, NetlinkSocketSpec
+from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH, RTM_GETROUTE, RTM_GETSTATS
+from pyroute2.netlink.rtnl.iprsocket import IPRouteProxy
+from pyroute2.netlink.rtnl.marshal import MarshalRtnl
+
+from fastns import _codec, netns
+from fastns.errors import NetlinkDumpInterrupted, NetlinkError
+from fastns.schema import marshal_class
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator, Iterator
+
+NLM_F_DUMP_INTR = 0x10
+NLM_F_BULK = 0x200
+SOL_NETLINK = 270
+NETLINK_GET_STRICT_CHK = 12
+
+DONE, INTERRUPTED, FAILED, SINGLE = 1, 2, 4, 8  # what _codec.parse_dump reports
+
+DUMP_POLICIES = ("retry", "raise", "flag")
+DUMP_ATTEMPTS = 10
+
+# GET requests that always answer with data or an error, so their acknowledgement would only be one more
+# datagram to receive.
+ANSWERED_GETS = frozenset((RTM_GETLINK, RTM_GETROUTE, RTM_GETNEIGH, RTM_GETSTATS))
+
+_NO_QUEUE = deque[bytes]()
+
+Marshal = marshal_class(MarshalRtnl)
+
+
+class Pause:
+    """Awaited inside a request coroutine: the driver sleeps, and nothing else runs meanwhile."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __await__(self) -> Generator[Pause, None, None]:
+        yield self
+
+
+def drive(coroutine: Any) -> Any:
+    """Run a request coroutine to its end in this thread."""
+    try:
+        while True:
+            step = coroutine.send(None)
+            if isinstance(step, Pause):
+                time.sleep(step.seconds)
+            elif step is not None:
+                coroutine.close()
+                raise RuntimeError(f"a request waits for {step!r}, which needs a running event loop")
+    except StopIteration as end:
+        return end.value
+
+
+def iterate(result: Any) -> Iterator[Any]:
+    """Iterate whatever a request method returned: our responses, asynchronous generators, plain collections."""
+    if isinstance(result, Response) or not hasattr(result, "__aiter__"):
+        yield from result
+        return
+    iterator = result.__aiter__()
+    try:
+        while True:
+            try:
+                item = drive(iterator.__anext__())
+            except StopAsyncIteration:
+                return
+            yield item
+    finally:
+        if hasattr(iterator, "aclose"):
+            drive(iterator.aclose())
+
+
+class Sequence:
+    """32-bit sequence numbers without end; nothing is ever given back. Stands in for pyroute2's AddrPool."""
+
+    def __init__(self) -> None:
+        self.first = int.from_bytes(os.urandom(4), "little") | 0x1000000
+        self.last = self.first
+        self.counter = itertools.count(self.first)
+
+    def alloc(self) -> int:
+        self.last = number = next(self.counter)
+        return (number & 0xFFFFFFFF) or self.alloc()
+
+    def free(self, addr: int, ban: int = 0) -> None:
+        """Part of AddrPool's interface."""
+
+    def owns(self, number: int) -> bool:
+        return ((number - self.first) & 0xFFFFFFFF) <= self.last - self.first
+
+
+class PySocket:
+    """A transport over a socket-like object of the user (`use_socket=`), or over pyroute2's mock engine."""
+
+    def __init__(self, sock: Any) -> None:
+        self.sock = sock
+        self.closed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sock, name)
+
+    def fileno(self) -> int:
+        return int(self.sock.fileno())
+
+    def send(self, data: Any, fds: Any = ()) -> int:
+        return int(self.sock.send(data))
+
+    def recv(self, timeout: float | None = None) -> bytes:
+        if not select.select([self.sock.fileno()], [], [], timeout)[0]:
+            raise TimeoutError(f"recv: nothing arrived within {timeout} s")
+        return bytes(self.sock.recv(1 << 20))
+
+    def bind(self, portid: int = 0, groups: int = 0) -> None:
+        self.sock.bind((portid, groups))
+
+    def add_membership(self, group: int) -> None:
+        self.sock.setsockopt(SOL_NETLINK, 1, group)
+
+    def drop_membership(self, group: int) -> None:
+        self.sock.setsockopt(SOL_NETLINK, 2, group)
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            if hasattr(self.sock, "close"):
+                self.sock.close()
+
+
+class LocalRequests(IPRouteProxy):  # type: ignore[misc]
+    """Requests that are no netlink messages for the kernel (tun/tap creation, probes), run in the namespace."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(None)
+        self.engine = engine
+
+    def handle(self, msg: Any) -> bytes:
+        if any(predicate(msg) for predicate, _ in self.route.get(msg["header"]["type"], ())):
+            return bytes(self.engine.run_inside(super().handle, msg))
+        return b""
+
+
+class MessageQueue:
+    """What is left of pyroute2's message queue: the place where a request announces its sequence number."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def ensure_tag(self, tag: int) -> None:
+        self.engine.expect(tag)
+
+    def free_tag(self, tag: int) -> None:
+        self.engine.forget(tag)
+
+    async def put(self, tag: int, message: Any) -> None:
+        self.put_nowait(tag, message)
+
+    def put_nowait(self, tag: int, message: Any) -> None:
+        self.engine.deliver(tag, bytes(getattr(message, "data", message)))
+
+
+class Request(NetlinkRequest):  # type: ignore[misc]
+    """One request: pyroute2's assembly of the message, our transport for it and for its answer."""
+
+    async def prepare(self) -> None:
+        header = self.msg["header"]
+        kind, flags = header["type"], header["flags"]
+        if kind in ANSWERED_GETS:
+            header["flags"] = flags & ~NLM_F_ACK
+        elif kind >= 16 and kind % 4 == 1:
+            header["flags"] = flags & ~NLM_F_BULK
+        # NLM_F_EXCL of a new object is the same bit as half of NLM_F_DUMP: only GET requests (type 4n + 2) dump.
+        self.dump = kind % 4 == 2 and bool(flags & NLM_F_DUMP)
+        self.kernel_filter = self.dump and narrow(kind, self.msg, self.dump_filter)
+        self.msg.encode()
+        self.sock.expect(self.msg_seq)
+        if self.parser is not None:
+            self.marshal.seq_map[self.msg_seq] = self.parser
+
+    def cleanup(self) -> None:
+        self.sock.forget(self.msg_seq)
+        self.marshal.seq_map.pop(self.msg_seq, None)
+
+    async def send(self) -> int:
+        await self.prepare()
+        try:
+            if await self.proxy():
+                return len(self.msg.data)
+            return int(self.sock.submit(self.msg.data, self.msg_seq, self.dump, self.kernel_filter))
+        except BaseException:
+            self.cleanup()
+            raise
+
+    def response(self) -> Response:
+        return Response(self)
+
+
+# The dump filters the kernel applies itself under strict checking: for each request the names of pyroute2's filter
+# and what carries them, a field of the header or an attribute. rtnetlink(7), net/ipv4/fib_frontend.c
+# (ip_valid_fib_dump_req), net/core/neighbour.c (neigh_valid_dump_req), net/ipv4/devinet.c
+# (inet_valid_dump_ifaddr_req), net/core/rtnetlink.c (rtnl_valid_dump_ifinfo_req).
+KERNEL_FILTERS: dict[int, dict[str, tuple[str, str]]] = {
+    RTM_GETADDR: {"index": ("field", "index")},
+    RTM_GETNEIGH: {"ifindex": ("attr", "NDA_IFINDEX"), "master": ("attr", "NDA_MASTER")},
+    RTM_GETLINK: {"master": ("attr", "IFLA_MASTER")},
+}
+
+
+def narrow(kind: int, msg: Any, dump_filter: Any) -> bool:
+    """Put into a dump request what the kernel can filter by. The filter itself still decides on what comes."""
+    names = KERNEL_FILTERS.get(kind)
+    if names is None or not isinstance(dump_filter, dict) or msg.get("family") == config.AF_BRIDGE:
+        return False
+    narrowed = False
+    for name, (place, target) in names.items():
+        value = dump_filter.get(name)
+        if type(value) is int and value > 0:
+            if place == "field":
+                msg[target] = value
+            else:
+                msg["attrs"].append((target, value))
+            narrowed = True
+    return narrowed
+
+
+class Response:
+    """The answer to a request: iterable here and in a coroutine, each item a message of pyroute2's class."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.engine: Engine = request.sock
+        self.iterator: Iterator[Any] | None = None
+
+    def __aiter__(self) -> Response:
+        self.iterator = iter(self)
+        return self
+
+    async def __anext__(self) -> Any:
+        assert self.iterator is not None
+        for msg in self.iterator:
+            return msg
+        raise StopAsyncIteration
+
+    def __iter__(self) -> Iterator[Any]:
+        request, engine = self.request, self.engine
+        try:
+            if request.dump and not (request.terminate or request.callback or request.parser):
+                yield from self.selected(self.stream())
+            else:
+                yield from self.selected(
+                    engine.conversation(
+                        request.msg_seq, request.terminate, request.callback, False, request.exception_factory
+                    )
+                )
+        finally:
+            request.cleanup()
+
+    def selected(self, messages: Iterator[Any]) -> Iterator[Any]:
+        dump_filter, callbacks = self.request.dump_filter, self.engine.callbacks
+        if dump_filter is None and not callbacks:
+            return messages
+        return self.filtered(messages)
+
+    def filtered(self, messages: Iterator[Any]) -> Iterator[Any]:
+        request = self.request
+        for msg in messages:
+            if request.dump_filter is not None and not request.match_one_message(request.dump_filter, msg):
+                continue
+            self.engine.call_back(msg)
+            yield msg
+
+    def stream(self) -> Iterator[Any]:
+        engine, seq = self.engine, self.request.msg_seq
+        interrupted = False
+        while True:
+            part: list[Any] = []
+            flags = _codec.parse_dump(engine.marshal, engine.receive(seq), part, seq)
+            interrupted = interrupted or bool(flags & INTERRUPTED)
+            if flags & FAILED:
+                failed = part.pop()
+                yield from part
+                if not self.absent(failed):
+                    raise engine.failure(failed, self.request.exception_factory)
+                return
+            yield from part
+            if flags & (DONE | SINGLE):
+                break
+        if interrupted:
+            engine.interrupted(self.request.msg_seq)
+
+    def collect(self) -> list[Any]:
+        """Every message of a dump at once, repeated when the kernel says that it changed meanwhile."""
+        request, engine = self.request, self.engine
+        if request.terminate or request.callback or request.parser:
+            return list(self)
+        try:
+            for attempt in range(DUMP_ATTEMPTS):
+                if attempt:
+                    engine.submit(request.msg.data, request.msg_seq, True, request.kernel_filter)
+                messages, interrupted = self.gather()
+                if not interrupted or engine.dump_intr != "retry":
+                    break
+            if interrupted:
+                engine.interrupted(request.msg_seq)
+        finally:
+            request.cleanup()
+        return list(self.selected(iter(messages)))
+
+    def gather(self) -> tuple[list[Any], bool]:
+        engine, seq, marshal = self.engine, self.request.msg_seq, self.engine.marshal
+        messages: list[Any] = []
+        seen = 0
+        while not seen & (DONE | SINGLE | FAILED):
+            seen |= _codec.parse_dump(marshal, engine.receive(seq), messages, seq)
+        if seen & FAILED:
+            failed = messages.pop()
+            if not self.absent(failed):
+                raise engine.failure(failed, self.request.exception_factory)
+        return messages, bool(seen & INTERRUPTED)
+
+    def absent(self, failed: Any) -> bool:
+        """A kernel-side filter that names something absent is an empty result, as it is when Python filters."""
+        return self.request.kernel_filter and abs(failed["error"]) in (errno.ENODEV, errno.ENOENT)
+
+
+def _with_our_request(func: Any, space: dict[str, Any]) -> Any:
+    copy = types.FunctionType(func.__code__, space, func.__name__, func.__defaults__, func.__closure__)
+    copy.__kwdefaults__ = func.__kwdefaults__
+    copy.__doc__ = func.__doc__
+    copy.__qualname__ = func.__qualname__
+    return copy
+
+
+def _request_methods() -> dict[str, Any]:
+    space = dict(vars(pyroute2_linux), NetlinkRequest=Request)
+    return {
+        name: _with_our_request(value, space)
+        for name, value in vars(pyroute2_linux.RTNL_API).items()
+        if isinstance(value, types.FunctionType)
+    }
+
+
+RTNL_METHODS = _request_methods()
+RequestMethods = type("RequestMethods", (pyroute2_linux.AsyncIPRoute,), RTNL_METHODS)
+
+
+class Engine(RequestMethods):  # type: ignore[misc, valid-type]
+    """Everything of a handle but its public face: pyroute2's `asyncore`."""
+
+    marshal: Any = None
+    spec: Any = None
+    callbacks: list[Any] = []
+    capabilities = {"create_bridge": True, "create_bond": True, "create_dummy": True, "provide_master": True}
+    request_proxy: Any = None
+    exception_factory: Any = None
+    use_event_loop: Any = None
+    batch: bytearray | None = None
+    compiled: Any = None
+    transport: Any = None
+    events: Any = None
+
+    def __init__(
+        self,
+        transport: Any,
+        *,
+        open_events: Callable[[], Any],
+        options: dict[str, Any],
+        relayed: bool = False,
+    ) -> None:
+        self.transport = transport
+        self.relayed = relayed
+        self.options = options
+        self.open_events = open_events
+        self.libc = options["libc"]
+        self.use_socket = options["use_socket"]
+        self.dump_intr = options["dump_intr"]
+        self.timeout: float | None = None
+        self.closed = False
+        self.owner = os.getpid()
+        self.lock = threading.RLock()
+        self.addr_pool = Sequence()
+        self.callbacks = []
+        self.request_proxy = LocalRequests(self)
+        self.marshal = Marshal()
+        self.pending: dict[int, deque[Any]] = {}
+        self.strays: deque[bytes] = deque()
+        self.dumping: int | None = None
+        self.buffer: list[Any] = []
+        self.msg_reschedule: list[Any] = []
+        self._status: dict[str, Any] | None = None
+        self._wake: tuple[int, int] | None = None
+        self._waiting = 0
+        self._poller: select.epoll | None = None
+        self._sockopts: list[tuple[int, int, Any]] = []
+
+    # ---- what pyroute2's own code and its users look at --------------------------------------------------
+
+    @property
+    def status(self) -> dict[str, Any]:
+        if self._status is None:
+            options = self.options
+            fields = {name: options[name] for name in NetlinkConfig.__dataclass_fields__ if name in options}
+            fields.update(
+                family=0,
+                tag_field="sequence_number",
+                rcvbuf=options["rcvbuf"] or 1048576,
+                use_socket=options["use_socket"] is not None,
+                use_libc=options["libc"] is not None,
+            )
+            fields.pop("pid")
+            self.spec = NetlinkSocketSpec(NetlinkConfig(**fields))
+            self._status = self.spec.status
+            for name, value in {
+                "eids": set(),
+                "netns_path": options["netns_path"] or config.netns_path,
+                "event_loop": "none",
+                "nlm_generator": bool(options["nlm_generator"]),
+                "closed": self.closed,
+            }.items():
+                self._status[name] = value
+        return self._status
+
+    @property
+    def msg_queue(self) -> MessageQueue:
+        return MessageQueue(self)
+
+    @property
+    def local(self) -> types.SimpleNamespace:
+        return types.SimpleNamespace(socket=self.socket, msg_queue=self.msg_queue, keep_event_loop=True)
+
+    @property
+    def socket(self) -> Any:
+        if self.closed:
+            raise OSError(errno.EBADF, "the handle is closed", self.options["netns"])
+        return self.transport
+
+    @property
+    def pid(self) -> int:
+        return os.getpid()
+
+    @property
+    def epid(self) -> int:
+        return self.pid
+
+    @property
+    def target(self) -> str:
+        return str(self.options["target"])
+
+    def set_marshal(self, value: Any) -> None:
+        self.marshal = value
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("getsockname", "getsockopt", "fileno"):
+            return getattr(self.socket, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    async def setup_endpoint(self) -> None:
+        """The transport is open from the first moment."""
+
+    # ---- sending and receiving ----------------------------------------------------------------------------
+
+    def expect(self, seq: int) -> None:
+        self.pending.setdefault(seq, deque())
+
+    def forget(self, seq: int) -> None:
+        self.pending.pop(seq, None)
+
+    def deliver(self, seq: int, data: Any) -> None:
+        """Put a datagram where its reader looks: the conversation it answers, else the queue of events."""
+        queue = self.pending.get(seq)
+        if queue is not None:
+            queue.append(data)
+        elif seq == 0 or not self.addr_pool.owns(seq):
+            self.strays.append(data)
+
+    def submit(self, data: Any, seq: int, dump: bool = False, kernel_filter: bool = False) -> int:
+        """Send one request. A dump waits for the one before it: the kernel runs one at a time on a socket."""
+        with self.lock:
+            transport = self.socket
+            fds = self.descriptors(data) if self.relayed else ()
+            if not dump:
+                return int(transport.send(data, fds))
+            while self.dumping is not None:
+                self.pump()
+            if kernel_filter and not self.options["strict_check"]:
+                transport.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+                try:
+                    sent = int(transport.send(data, fds))
+                finally:
+                    transport.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 0)
+            else:
+                sent = int(transport.send(data, fds))
+            self.dumping = seq
+            return sent
+
+    def descriptors(self, data: Any) -> tuple[tuple[int, int], ...]:
+        return tuple((offset, struct.unpack_from("=i", data, offset)[0]) for offset in _codec.find_fds(data))
+
+    def pump(self) -> None:
+        """Receive one datagram and deliver it. The caller holds the lock."""
+        try:
+            data = self.socket.recv(self.timeout)
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            # Some answer was dropped and nobody knows whose: each waiting conversation hears of it.
+            for queue in self.pending.values():
+                queue.append(error)
+            return
+        seq = struct.unpack_from("=I", data, 8)[0] if len(data) >= 16 else 0
+        if seq == self.dumping and _codec.ends_dump(data):
+            self.dumping = None
+        self.deliver(seq, data)
+
+    def receive(self, seq: int) -> Any:
+        """The next datagram of a conversation. Other conversations' datagrams go to their queues meanwhile."""
+        queue = self.pending.get(seq, _NO_QUEUE)
+        while True:
+            with self.lock:
+                if not queue:
+                    self.pump()
+                if queue:
+                    data = queue.popleft()
+                    break
+        if isinstance(data, OSError):
+            raise OSError(data.errno, data.strerror, self.options["netns"])
+        return data
+
+    def conversation(
+        self, seq: int, terminate: Any, callback: Any, noraise: bool, exception_factory: Any
+    ) -> Iterator[Any]:
+        """pyroute2's `get`: messages until the answer is complete."""
+        enough = started = False
+        while not enough:
+            data = self.next_event() if seq == 0 else self.receive(seq)
+            msg = None
+            for msg in self.marshal.parse(data, seq, callback):
+                header = msg["header"]
+                if header.get("error") is not None:
+                    if noraise:
+                        return
+                    raise self.failure(msg, exception_factory)
+                if self.marshal.is_enough(msg):
+                    return
+                header["target"] = self.target
+                header["stats"] = Stats(0, 0, 0)
+                started = True
+                yield msg
+            if msg is None:
+                return
+            enough = started and (
+                seq == 0
+                or not msg["header"].get("flags", 0) & NLM_F_MULTI
+                or (callable(terminate) and bool(terminate(msg)))
+            )
+
+    async def get(
+        self,
+        msg_seq: int = 0,
+        terminate: Any = None,
+        callback: Any = None,
+        noraise: bool = False,
+        exception_factory: Any = None,
+    ) -> Any:
+        for msg in self.conversation(max(msg_seq, 0), terminate, callback, noraise, exception_factory):
+            yield msg
+
+    def failure(self, msg: Any, exception_factory: Any = None) -> Exception:
+        """The exception for a message that carries an error, with everything the kernel told."""
+        header = msg["header"]
+        error = header["error"]
+        if isinstance(error, NetlinkError):
+            error.netns = self.options["netns"]
+        elif isinstance(error, PyrouteNetlinkError):
+            error = NetlinkError(
+                error.code, str(error.args[-1]), request=header.get("errmsg"), netns=self.options["netns"]
+            )
+        factory = exception_factory or self.exception_factory
+        return factory(error, msg) if factory is not None else error
+
+    def interrupted(self, seq: int) -> None:
+        if self.dump_intr != "flag":
+            raise NetlinkDumpInterrupted(netns=self.options["netns"])
+
+    def call_back(self, msg: Any) -> None:
+        for predicate, callback, args in self.callbacks:
+            try:
+                if predicate(msg):
+                    callback(msg, *args)
+            except Exception:
+                pyroute2_linux.log.warning("callback failed: %r", callback, exc_info=True)
+
+    # ---- events -------------------------------------------------------------------------------------------
+
+    def subscribe(self) -> Any:
+        """The transport of events, opened at first need and apart from the one of requests."""
+        with self.lock:
+            if self.events is None:
+                self.events = self.socket if self.use_socket is not None else self.open_events()
+                for level, name, value in self._sockopts:
+                    self.events.setsockopt(level, name, value)
+                if self._poller is not None and self.events is not self.transport:
+                    self._poller.register(self.events.fileno(), select.EPOLLIN)
+            return self.events
+
+    def _sync_bind(self, groups: int | None = None, pid: int | None = None, **_: Any) -> None:
+        mask = self.options["groups"] if groups is None else groups
+        with self.lock:
+            events = self.subscribe()
+            portid = events.getsockname()[0] if self.use_socket is None else pid or 0
+            events.bind(portid, mask & 0xFFFFFFFF)
+            self.status["groups"] = mask
+
+    async def bind(self, groups: int | None = None, pid: int | None = None, **kwarg: Any) -> None:
+        self._sync_bind(groups, pid, **kwarg)
+
+    def add_membership(self, group: int) -> None:
+        self.subscribe().add_membership(group)
+
+    def drop_membership(self, group: int) -> None:
+        self.subscribe().drop_membership(group)
+
+    def setsockopt(self, level: int, optname: int, value: Any) -> None:
+        self.socket.setsockopt(level, optname, value)
+        self._sockopts.append((level, optname, value))
+        if self.events is not None and self.events is not self.transport:
+            self.events.setsockopt(level, optname, value)
+
+    def next_event(self, timeout: float | None = None) -> bytes:
+        """The next datagram that answers no request of this handle."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        poller = select.poll()
+        with self.lock:
+            transport, events = self.socket, self.events
+            if self._wake is None:
+                self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            poller.register(self._wake[0], select.POLLIN)
+            if transport.fileno() >= 0:
+                poller.register(transport.fileno(), select.POLLIN)
+            if events is not None and events is not transport:
+                poller.register(events.fileno(), select.POLLIN)
+        while True:
+            with self.lock:
+                if self.closed:
+                    raise OSError(errno.EBADF, "the handle is closed", self.options["netns"])
+                if self.strays:
+                    return self.strays.popleft()
+                try:
+                    if events is not None and events is not transport:
+                        return bytes(events.recv(0))
+                except TimeoutError:
+                    pass
+                try:
+                    while not self.strays:
+                        self.pump_ready()
+                except TimeoutError:
+                    pass
+                if self.strays:
+                    continue
+                self._waiting += 1
+            try:
+                left = None if deadline is None else max(deadline - time.monotonic(), 0)
+                if not poller.poll(None if left is None else left * 1000) and left is not None:
+                    raise TimeoutError(f"no event within {timeout} s")
+            finally:
+                with self.lock:
+                    self._waiting -= 1
+                    self.release_wake()
+
+    def pump_ready(self) -> None:
+        """`pump`, but only what has arrived already."""
+        timeout, self.timeout = self.timeout, 0
+        try:
+            self.pump()
+        finally:
+            self.timeout = timeout
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when an answer or an event waits: for select, poll and epoll."""
+        with self.lock:
+            if self._poller is None:
+                self._poller = select.epoll()
+                self._poller.register(self.socket.fileno(), select.EPOLLIN)
+                if self.events is not None and self.events is not self.transport:
+                    self._poller.register(self.events.fileno(), select.EPOLLIN)
+            return self._poller.fileno()
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        return self.submit(data, 0)
+
+    def sendto(self, data: Any, addr: Any = None) -> int:
+        return self.submit(data, 0)
+
+    def recv(self, buffersize: int = 16384, flags: int = 0) -> bytes:
+        return self.next_event(self.timeout)
+
+    # ---- life ---------------------------------------------------------------------------------------------
+
+    def run_inside(self, func: Callable[..., Any], *args: Any) -> Any:
+        """Call in the namespace of the handle."""
+        reference = self.options["netns"]
+        if reference is None:
+            return func(*args)
+        return netns.run_in(reference, func, *args)
+
+    async def poll(
+        self,
+        method: Callable[..., Awaitable[Any]],
+        command: str,
+        present: bool = True,
+        timeout: float = 10,
+        interval: float = 0.2,
+        **spec: Any,
+    ) -> Any:
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                found = list(iterate(await method(command, **spec)))
+                if bool(found) == present:
+                    return found
+            except NetlinkDumpInterrupted:
+                pass
+            if time.monotonic() + interval > deadline:
+                raise TimeoutError(f"no change to the wanted state within {timeout} s")
+            await Pause(interval)
+
+    def close(self, code: int = errno.ECONNRESET) -> None:
+        with self.lock:
+            if self.closed:
+                return
+            self.closed = True
+            if self._status is not None:
+                self._status["closed"] = True
+            if self._waiting and self._wake is not None:
+                os.write(self._wake[1], b"\0")
+            self.release_wake()
+            if self._poller is not None:
+                self._poller.close()
+            for transport in (self.events, self.transport):
+                if transport is not None:
+                    transport.close()
+            self.pending.clear()
+            self.strays.clear()
+
+    def release_wake(self) -> None:
+        """Close the wake-up pipe once nobody waits on it. The caller holds the lock."""
+        if self.closed and not self._waiting and self._wake is not None:
+            os.close(self._wake[0])
+            os.close(self._wake[1])
+            self._wake = None

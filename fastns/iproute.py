@@ -1,0 +1,437 @@
+"""`IPRoute` and `NetNS`: pyroute2's RTNL API in the current or in another network namespace."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import time
+import warnings
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pyroute2
+from pyroute2 import config
+from pyroute2.iproute.ipmock import IPEngine
+from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST
+from pyroute2.netlink.rtnl import RTMGRP_DEFAULTS
+
+from fastns import netns as netns_module
+from fastns import proxy as proxy_module
+from fastns._core import NetlinkSocket
+from fastns._engine import DUMP_POLICIES, RTNL_METHODS, Engine, PySocket, Request, drive, iterate
+from fastns.errors import NetlinkDumpInterrupted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["IPRoute", "NetNS"]
+
+EVENTS_RCVBUF = 8 << 20
+TRANSPORTS = ("auto", "direct", "relay")
+
+# The methods of pyroute2's IPRoute that hand on what their coroutine returns, but for dumps; the rest of the RTNL
+# API always iterates. (pyroute2 keeps these two lists inside IPRoute.__getattr__.)
+GENERIC = frozenset(
+    "addr link neigh route rule tc fdb brport probe stats vlandb link_lookup vlan_filter flush_addr flush_rules "
+    "flush_routes get_netnsid set_netnsid route_dump route_dumps route_load route_loads".split()
+)
+PLAIN = frozenset(
+    "list_link_kind unregister_link_kind register_link_kind get_pid close_file open_file filter_messages".split()
+)
+
+
+class IPRoute(pyroute2.IPRoute):  # type: ignore[misc]
+    """The RTNL API of pyroute2's IPRoute, in the current namespace or in `netns`.
+
+    `netns` is a name in the run directory, a path, an open descriptor or file; `pid=` is the namespace of a process.
+    `transport` is "direct" (a socket of this process), "relay" (every request through a proxy process) or "auto"
+    (relay when `proxy` is given or a default Proxy is alive; otherwise requests go direct, and `bind` receives its
+    events through the shared proxy process, forked then). The remaining keywords are pyroute2's socket options:
+    `rcvbuf` and `sndbuf` in bytes, `ext_ack` (on), `strict_check`, `all_ns`, `nlm_echo`, `groups`, `flags` as
+    open(2) when the namespace is missing. `dump_intr` says what to do about a dump the kernel calls inconsistent:
+    "retry" (a bounded number of times, then NetlinkDumpInterrupted), "raise" or "flag" (NLM_F_DUMP_INTR stays
+    visible in the headers). `timeout`, in seconds, bounds each wait for an answer (None: no bound).
+
+    Threads: one handle serves any number of them; requests are serialised. Fork: a child process must open its own
+    handle; use of an inherited one is OSError EBADF, and closing it leaves the parent's alone. Nothing here runs or
+    needs an event loop. Privilege: reading none, entering another namespace CAP_SYS_ADMIN over it, changes
+    CAP_NET_ADMIN. Raises OSError (opening; `filename` is the reference given), NetlinkError (the kernel's answer).
+    Source: rtnetlink(7), netlink(7).
+    """
+
+    def __init__(
+        self,
+        netns: Any = None,
+        *,
+        pid: int | None = None,
+        transport: str = "auto",
+        proxy: Any = None,
+        port: Any = None,
+        fileno: int | None = None,
+        sndbuf: int = 1048576,
+        rcvbuf: int | None = None,
+        rcvsize: int = 16384,
+        all_ns: bool = False,
+        async_qsize: Any = None,
+        nlm_generator: Any = None,
+        target: str | None = None,
+        ext_ack: bool = True,
+        strict_check: bool = False,
+        groups: int = RTMGRP_DEFAULTS,
+        nlm_echo: bool = False,
+        netns_path: Any = None,
+        flags: int = os.O_CREAT,
+        libc: Any = None,
+        use_socket: Any = None,
+        use_event_loop: Any = None,
+        telemetry: Any = None,
+        exception_factory: Any = None,
+        dump_intr: str = "retry",
+        timeout: float | None = None,
+    ) -> None:
+        if transport not in TRANSPORTS:
+            raise ValueError(f"transport {transport!r} is none of {', '.join(TRANSPORTS)}")
+        if dump_intr not in DUMP_POLICIES:
+            raise ValueError(f"dump_intr {dump_intr!r} is none of {', '.join(DUMP_POLICIES)}")
+        if transport == "direct" and proxy is not None:
+            raise ValueError("transport 'direct' and a proxy exclude each other")
+        if fileno is not None and (netns is not None or pid):
+            raise TypeError("fileno and a namespace exclude each other: the socket is open already")
+        options = {
+            "netns": netns,
+            "pid": pid or None,
+            "transport": transport,
+            "proxy": proxy,
+            "port": port,
+            "fileno": fileno,
+            "sndbuf": sndbuf,
+            "rcvbuf": rcvbuf,
+            "rcvsize": rcvsize,
+            "all_ns": all_ns,
+            "nlm_generator": nlm_generator,
+            "target": target or "localhost",
+            "ext_ack": ext_ack,
+            "strict_check": strict_check,
+            "groups": groups,
+            "nlm_echo": nlm_echo,
+            "netns_path": netns_path,
+            "flags": flags,
+            "libc": libc,
+            "use_socket": use_socket,
+            "telemetry": telemetry,
+            "dump_intr": dump_intr,
+        }
+        relay = None
+        if config.mock_netlink:
+            use_socket = IPEngine()
+            if netns is not None:
+                use_socket.netns = netns
+            use_socket.flags = flags
+            use_socket.initdb()
+            options["use_socket"] = use_socket
+        if use_socket is not None:
+            opened: Any = PySocket(use_socket)
+        else:
+            relay = self._relay(transport, proxy)
+            opened = open_relay(relay, options) if relay is not None else open_direct(options)
+        self.asyncore = Engine(
+            opened,
+            open_events=partial(open_events, opened, relay, options),
+            options=options,
+            relayed=relay is not None,
+        )
+        self.asyncore.timeout = timeout
+        self.asyncore.exception_factory = exception_factory
+        self.asyncore.use_event_loop = use_event_loop
+
+    @staticmethod
+    def _relay(transport: str, proxy: Any) -> Any:
+        if transport == "direct":
+            return None
+        if proxy is None:
+            proxy = proxy_module.default()
+        if proxy is None and transport == "relay":
+            proxy = proxy_module.shared()
+        return proxy
+
+    @classmethod
+    def from_asyncore(cls, iproute: Any) -> IPRoute:
+        handle = cls.__new__(cls)
+        handle.asyncore = iproute
+        return handle
+
+    # ---- socket-like face ---------------------------------------------------------------------------------
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """pyroute2's status mapping: the options of the handle, `netns` as it was passed, `closed`."""
+        return self.asyncore.status  # type: ignore[no-any-return]
+
+    def fileno(self) -> int:
+        """A descriptor for select, poll and epoll: readable when an answer or an event waits."""
+        return self.asyncore.fileno()  # type: ignore[no-any-return]
+
+    def settimeout(self, timeout: float | None) -> None:
+        """Bound each wait for an answer to `timeout` seconds: TimeoutError then. None waits for ever."""
+        self.asyncore.timeout = timeout
+
+    def gettimeout(self) -> float | None:
+        return self.asyncore.timeout  # type: ignore[no-any-return]
+
+    def bind(self, groups: int | None = None, pid: int | None = None, **kwarg: Any) -> None:
+        """Receive the events of the multicast groups (default: those of the constructor) with `get`."""
+        self.asyncore._sync_bind(groups, pid, **kwarg)
+
+    def get(
+        self, msg_seq: int = 0, terminate: Any = None, callback: Any = None, noraise: bool = False
+    ) -> list[Any]:
+        """The messages of the next datagram of events, or of the answer to the request `msg_seq`.
+
+        OSError ENOBUFS stands where the kernel dropped events; the handle goes on working.
+        """
+        return list(self.asyncore.conversation(max(msg_seq, 0), terminate, callback, noraise, None))
+
+    def put(
+        self,
+        msg: Any,
+        msg_type: int,
+        msg_flags: int = NLM_F_REQUEST,
+        addr: tuple[int, int] = (0, 0),
+        msg_seq: int | None = None,
+        msg_pid: int | None = None,
+    ) -> Any:
+        """Send a message without waiting for its answer. Returns the request; `get(request.msg_seq)` reads."""
+        if msg is None:
+            msg = self.marshal.msg_map[msg_type]()
+        return drive(self.asyncore.put(msg, msg_type, msg_flags, addr, msg_seq, msg_pid))
+
+    def nlm_request(
+        self,
+        msg: Any,
+        msg_type: int,
+        msg_flags: int = NLM_F_REQUEST | NLM_F_DUMP,
+        terminate: Any = None,
+        callback: Any = None,
+        parser: Any = None,
+    ) -> Any:
+        """Send any message and return its answer, a tuple or, with the generator setting, a generator."""
+        response = self._nlm_request(msg, msg_type, msg_flags, terminate, callback, parser)
+        return response if self.status["nlm_generator"] or config.nlm_generator else tuple(response)
+
+    def _nlm_request(
+        self, msg: Any, msg_type: int, msg_flags: int, terminate: Any, callback: Any, parser: Any
+    ) -> Iterator[Any]:
+        request = Request(
+            self.asyncore, msg, None, None, None, None, terminate, callback, parser, msg_type, msg_flags
+        )
+        drive(request.send())
+        yield from request.response()
+
+    def nlm_request_batch(self, msgs: Any, noraise: bool = False) -> list[Any]:
+        """Send several messages in one datagram and return all their answers."""
+        requests = [Request(self.asyncore, msg) for msg in msgs]
+        for request in requests:
+            drive(request.prepare())
+        answered = [
+            request for request in requests if request.msg["header"]["flags"] & (NLM_F_ACK | NLM_F_DUMP)
+        ]
+        answers: list[Any] = []
+        try:
+            self.asyncore.submit(b"".join(bytes(request.msg.data) for request in requests), 0)
+            for request in answered:
+                try:
+                    answers.extend(request.response())
+                except pyroute2.NetlinkError:
+                    if not noraise:
+                        raise
+        finally:
+            for request in requests:
+                request.cleanup()
+        return answers
+
+    def mock_data(self, data: bytes) -> None:
+        """Have `get` return these bytes' messages, as if they had been received."""
+        self.asyncore.strays.append(data)
+
+    def close(self, code: int = errno.ECONNRESET) -> None:
+        """Release everything. Twice is fine; afterwards every use is OSError EBADF."""
+        self.asyncore.close(code)
+
+    def __del__(self) -> None:
+        engine = self.__dict__.get("asyncore")
+        if engine is not None and not engine.closed and getattr(engine, "owner", None) == os.getpid():
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            engine.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.asyncore.options['netns']!r}>"
+
+    # ---- requests -----------------------------------------------------------------------------------------
+
+    def ensure(
+        self, method: Any, present: bool = True, timeout: float = 10, interval: float = 0.2, **spec: Any
+    ) -> Any:
+        """Create or remove an object unless it is there or gone already, and wait until it is. As pyroute2."""
+        method = getattr(self.asyncore, method.__name__)
+        return drive(self.asyncore.ensure(method, present, timeout, interval, **spec))
+
+    def poll(
+        self, method: Any, command: str, timeout: float = 10, interval: float = 0.2, **spec: Any
+    ) -> list[Any]:
+        """Repeat a request every `interval` seconds until it returns something; TimeoutError after `timeout`."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            try:
+                found = list(method(command, **spec))
+                if found:
+                    return found
+                time.sleep(interval)
+            except NetlinkDumpInterrupted:
+                pass
+        raise TimeoutError(f"{command} returned nothing within {timeout} s")
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "asyncore":
+            raise AttributeError(name)
+        return getattr(self.asyncore, name)
+
+    def _run_with_cleanup(self, func: Any, *argv: Any, **kwarg: Any) -> Any:
+        return drive(func(*argv, **kwarg))
+
+    def _generate_with_cleanup(self, func: Any, *argv: Any, **kwarg: Any) -> Iterator[Any]:
+        yield from iterate(drive(func(*argv, **kwarg)))
+
+    def _run_sync_cleanup(self, func: Any, *argv: Any, **kwarg: Any) -> tuple[Any, ...]:
+        return collect(drive(func(*argv, **kwarg)))
+
+
+def collect(result: Any) -> tuple[Any, ...]:
+    if hasattr(result, "collect"):
+        return tuple(result.collect())
+    return tuple(iterate(result))
+
+
+def _request_method(name: str, func: Any) -> Callable[..., Any]:
+    """The synchronous face of one request coroutine of pyroute2."""
+    if name in GENERIC:
+
+        def method(self: IPRoute, *argv: Any, **kwarg: Any) -> Any:
+            bound = getattr(self.asyncore, name)
+            if argv and argv[0] in ("dump", "show"):
+                if config.nlm_generator:
+                    return self._generate_with_cleanup(bound, *argv, **kwarg)
+                return collect(drive(bound(*argv, **kwarg)))
+            return drive(bound(*argv, **kwarg))
+
+    else:
+
+        def method(self: IPRoute, *argv: Any, **kwarg: Any) -> Any:
+            bound = getattr(self.asyncore, name)
+            if config.nlm_generator:
+                return self._generate_with_cleanup(bound, *argv, **kwarg)
+            return collect(drive(bound(*argv, **kwarg)))
+
+    return functools.wraps(func)(method)
+
+
+for _name, _func in RTNL_METHODS.items():
+    if _name not in PLAIN and not _name.startswith("_") and _name not in ("ensure", "poll"):
+        setattr(IPRoute, _name, _request_method(_name, _func))
+
+
+class NetNS(IPRoute, pyroute2.NetNS):  # type: ignore[misc]
+    """IPRoute inside the network namespace `netns`, which is created if it does not exist.
+
+    `flags` as open(2): os.O_CREAT (default) creates a missing namespace, os.O_CREAT | os.O_EXCL insists on creating
+    it (FileExistsError), 0 insists on its existence (FileNotFoundError). Everything else as `IPRoute`.
+    """
+
+    def __init__(
+        self,
+        netns: Any = None,
+        flags: int = os.O_CREAT,
+        target: str | None = None,
+        libc: Any = None,
+        groups: int = RTMGRP_DEFAULTS,
+        *,
+        pid: int | None = None,
+        transport: str = "auto",
+        proxy: Any = None,
+        **socket_options: Any,
+    ) -> None:
+        super().__init__(
+            netns,
+            flags=flags,
+            target=target,
+            libc=libc,
+            groups=groups,
+            pid=pid,
+            transport=transport,
+            proxy=proxy,
+            **socket_options,
+        )
+
+    def remove(self) -> None:
+        """Close the handle and remove the namespace from the run directory. Also after `close`."""
+        self.close()
+        netns_module.remove(self.asyncore.options["netns"])
+
+
+def open_direct(options: dict[str, Any]) -> NetlinkSocket:
+    settings = socket_settings(options)
+    reference, pid = options["netns"], options["pid"]
+    if options["fileno"] is not None:
+        return NetlinkSocket(fileno=options["fileno"], **settings)
+    if reference is None and pid is None:
+        return NetlinkSocket(**settings)
+    nsfd, owned = netns_module.open_ref(reference, options["flags"], pid=pid, libc=options["libc"])
+    try:
+        return NetlinkSocket(nsfd, filename=reference if pid is None else pid, **settings)
+    finally:
+        if owned:
+            os.close(nsfd)
+
+
+def open_relay(relay: Any, options: dict[str, Any]) -> Any:
+    return relay.open(
+        options["netns"],
+        flags=options["flags"],
+        pid=options["pid"],
+        libc=options["libc"],
+        **socket_settings(options),
+    )
+
+
+def socket_settings(options: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "rcvbuf": options["rcvbuf"] or 1048576,
+        "sndbuf": options["sndbuf"],
+        "ext_ack": options["ext_ack"],
+        "strict_check": options["strict_check"],
+        "all_ns": options["all_ns"],
+    }
+
+
+def open_events(transport: Any, relay: Any, options: dict[str, Any]) -> Any:
+    """The transport of events, in the namespace `transport` is in: through a proxy unless the handle is direct."""
+    settings = {**socket_settings(options), "rcvbuf": options["rcvbuf"] or EVENTS_RCVBUF}
+    direct = relay is None and (options["transport"] == "direct" or options["fileno"] is not None)
+    if relay is not None:
+        return relay.open(options["netns"], flags=0, pid=options["pid"], **settings)
+    try:
+        # Never by the reference: the name may mean another namespace by now.
+        nsfd = transport.netns_fd()
+        owned = True
+    except PermissionError:
+        if options["netns"] is None and options["pid"] is None:
+            nsfd, owned = -1, False
+        else:
+            nsfd, owned = netns_module.open_ref(options["netns"], 0, pid=options["pid"])
+    try:
+        if direct:
+            return NetlinkSocket(nsfd, filename=options["netns"], force=True, **settings)
+        return proxy_module.shared().open(None if nsfd < 0 else nsfd, **settings)
+    finally:
+        if owned:
+            os.close(nsfd)
