@@ -7,8 +7,6 @@ from fastns cimport _linux as lx
 
 import os
 
-__all__: list = []
-
 # How this module was built; benchmarks refuse anything but "release".
 cdef extern from *:
     """
