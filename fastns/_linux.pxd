@@ -213,3 +213,19 @@ cdef extern from "<linux/if_tun.h>" nogil:
 
 cdef extern from "<linux/sockios.h>" nogil:
     unsigned long SIOCGSKNS
+
+
+cdef extern from "<sys/timerfd.h>" nogil:
+    struct timespec_t "timespec":
+        long tv_sec
+        long tv_nsec
+    struct itimerspec:
+        timespec_t it_interval
+        timespec_t it_value
+    int timerfd_create(int clockid, int flags)
+    int timerfd_settime(int fd, int flags, const itimerspec *new_value, itimerspec *old_value)
+    int TFD_CLOEXEC, TFD_NONBLOCK
+
+
+cdef extern from "<time.h>" nogil:
+    int CLOCK_MONOTONIC

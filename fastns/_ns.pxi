@@ -6,8 +6,11 @@
 # no descriptor left, no /proc) a throw-away thread enters, does the work and dies, so no thread of the
 # caller is ever stranded.
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.exc cimport PyErr_CheckSignals
+
+from _thread import get_ident as thread_ident
+from contextvars import copy_context
 
 ctypedef int (*ns_op)(void *arg, const char **call) noexcept nogil
 
@@ -41,12 +44,13 @@ cdef void *ns_thread(void *arg) noexcept nogil:
     return NULL
 
 
-cdef int ns_in_thread(ns_job *job) noexcept nogil:
+cdef int ns_in_thread(ns_job *job, size_t stack_size) noexcept nogil:
     cdef lx.pthread_t thread
     cdef lx.pthread_attr_t attr
     cdef int err
     lx.pthread_attr_init(&attr)
-    lx.pthread_attr_setstacksize(&attr, 256 * 1024)
+    if stack_size:
+        lx.pthread_attr_setstacksize(&attr, stack_size)
     err = lx.pthread_create(&thread, &attr, ns_thread, job)
     lx.pthread_attr_destroy(&attr)
     if err:
@@ -92,7 +96,7 @@ cdef int ns_call(int nsfd, ns_op op, void *arg, const char **call) noexcept nogi
     lx.pthread_sigmask(lx.SIG_SETMASK, &every, &before)
     home = ns_home()
     if home < 0:
-        result = ns_in_thread(&job)
+        result = ns_in_thread(&job, 256 * 1024)
     elif ns_enter(nsfd, &job.call) < 0:
         result = -lx.errno
         lx.close(home)
@@ -119,7 +123,7 @@ cdef dict NEEDS = {
     "open /proc/PID/ns/net": "needs the right to trace the process: CAP_SYS_PTRACE",
     "open /dev/net/tun": "needs access to the device",
     "ioctl(TUNSETIFF)": "needs CAP_NET_ADMIN over the network namespace",
-    "open /proc/sys/net": "needs CAP_NET_ADMIN over the network namespace, or is no setting of it",
+    "open /proc/sys/net": "needs CAP_NET_ADMIN over the network namespace, unless the setting only goes one way",
     "write /proc/sys/net": "needs CAP_NET_ADMIN over the network namespace",
 }
 
@@ -405,3 +409,290 @@ cdef int mount_point_delete(const char *path, bint any_mode, const char **call) 
         return -NS_NOT
     call[0] = "unlink"
     return -lx.errno if lx.unlink(path) < 0 else 0
+
+
+# Python code inside a namespace. Between entering and the try below, and between it and the return, there is no
+# point at which the interpreter could run a signal handler, so no exception can get past the return.
+
+cdef str NO_WAY_BACK = (
+    "setns: Operation not permitted (the calling thread could not come back: that needs CAP_SYS_ADMIN in the user "
+    "namespace that owns the thread's present network namespace)"
+)
+
+
+cdef int ns_go(int nsfd, object ref) except? -2:
+    """Move the calling thread into nsfd: the descriptor that leads home, or -1 if there is no way back."""
+    cdef const char *call = ""
+    cdef int home, err = 0
+    with nogil:
+        home = ns_home()
+        if home >= 0 and ns_enter(nsfd, &call) < 0:
+            err = lx.errno
+            lx.close(home)
+    if err:
+        raise ns_error(err, call, ref)
+    return home
+
+
+cdef int op_python(void *arg, const char **call) noexcept nogil:
+    with gil:
+        try:
+            (<object> arg)()
+        except BaseException:
+            pass  # it keeps what it catches itself
+    return 0
+
+
+def ns_run(int nsfd, object func, object ref=None):
+    """func(), called inside the namespace `nsfd`: in the calling thread, or where that could not come back in a
+    throw-away thread. If a proven return fails all the same the process aborts."""
+    cdef ns_job job
+    cdef int result
+    cdef int home = ns_go(nsfd, ref)
+    if home >= 0:
+        try:
+            return func()
+        finally:
+            ns_return(home)
+
+    # Not a threading.Thread: where that has been replaced by a green one it would be this very thread.
+    context_run = copy_context().run
+    returned = []
+    raised = []
+
+    def body():
+        try:
+            returned.append(context_run(func))
+        except BaseException as error:
+            raised.append(error)
+
+    job.nsfd = nsfd
+    job.op = op_python
+    job.arg = <void *> body
+    job.call = ""
+    job.result = 0
+    with nogil:
+        result = ns_in_thread(&job, 0)
+    if result < 0:
+        raise ns_error(-result, job.call, ref)
+    if raised:
+        raise raised.pop()
+    return returned[0]
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Entered:
+    """Context manager: the calling thread is inside a namespace while the body runs."""
+
+    cdef object opener
+    cdef object ref
+    cdef int home
+    cdef object thread
+
+    def __cinit__(self, object opener, object ref):
+        self.home = -1
+        self.opener = opener
+        self.ref = ref
+
+    def __enter__(self):
+        cdef int home
+        if self.home >= 0:
+            raise RuntimeError("already entered")
+        nsfd, owned = self.opener()
+        try:
+            home = ns_go(nsfd, self.ref)
+        finally:
+            if owned:
+                lx.close(nsfd)
+        if home < 0:
+            raise OSError(lx.EPERM, NO_WAY_BACK, self.ref)
+        self.home = home
+        self.thread = thread_ident()
+        return self
+
+    def __exit__(self, *exc_info):
+        cdef int home = self.home
+        if home < 0:
+            raise RuntimeError("not entered")
+        if self.thread != thread_ident():
+            raise RuntimeError("a namespace is left by the thread that has entered it")
+        self.home = -1
+        ns_return(home)
+
+    def __dealloc__(self):
+        if self.home >= 0:
+            lx.close(self.home)
+
+
+# tun and tap devices: made by a descriptor opened inside the namespace. Documentation/networking/tuntap.rst.
+
+cdef struct tun_spec:
+    lx.ifreq ifr
+    int owner
+    int group
+    bint persist
+
+
+cdef int op_tun(void *arg, const char **call) noexcept nogil:
+    cdef tun_spec *spec = <tun_spec *> arg
+    cdef int fd = lx.open("/dev/net/tun", lx.O_RDWR | lx.O_CLOEXEC)
+    cdef int err = 0
+    call[0] = "open /dev/net/tun"
+    if fd < 0:
+        return -lx.errno
+    call[0] = "ioctl(TUNSETIFF)"
+    if lx.ioctl(fd, lx.TUNSETIFF, &spec.ifr) < 0:
+        err = -lx.errno
+    if err == 0 and spec.owner >= 0:
+        call[0] = "ioctl(TUNSETOWNER)"
+        if lx.ioctl(fd, lx.TUNSETOWNER, <unsigned long> spec.owner) < 0:
+            err = -lx.errno
+    if err == 0 and spec.group >= 0:
+        call[0] = "ioctl(TUNSETGROUP)"
+        if lx.ioctl(fd, lx.TUNSETGROUP, <unsigned long> spec.group) < 0:
+            err = -lx.errno
+    if err == 0:
+        call[0] = "ioctl(TUNSETPERSIST)"
+        if lx.ioctl(fd, lx.TUNSETPERSIST, <unsigned long> spec.persist) < 0:
+            err = -lx.errno
+    lx.close(fd)  # without TUNSETPERSIST the device goes with it
+    return err
+
+
+def tun_create(int nsfd, object ifname, int flags, int owner=-1, int group=-1, bint persist=True, object ref=None):
+    """Make the tun or tap device `ifname` ("" or a "%d" pattern: the kernel numbers it) inside the namespace `nsfd`
+    (-1: the calling thread's), and return its name. `flags`: IFF_TUN or IFF_TAP and others of TUNSETIFF.
+    persist=False deletes an existing one."""
+    cdef tun_spec spec
+    cdef const char *call = ""
+    cdef bytes name = ifname if isinstance(ifname, bytes) else ifname.encode()
+    cdef int err, i
+    if len(name) >= lx.IFNAMSIZ:
+        raise ValueError(f"an interface name has at most {lx.IFNAMSIZ - 1} bytes: {ifname!r}")
+    if b"\0" in name or b"/" in name:
+        raise ValueError(f"not an interface name: {ifname!r}")
+    for i in range(lx.IFNAMSIZ):
+        spec.ifr.ifr_name[i] = name[i] if i < len(name) else 0
+    spec.ifr.ifr_flags = <short> flags
+    spec.owner = owner
+    spec.group = group
+    spec.persist = persist
+    with nogil:
+        err = op_tun(&spec, &call) if nsfd < 0 else ns_call(nsfd, op_tun, &spec, &call)
+    if err < 0:
+        raise ns_error(-err, call, ref)
+    return (<bytes> spec.ifr.ifr_name).decode()
+
+
+# /proc/sys/net shows the namespace of the thread that looks a name up, and some handlers ask again when they read.
+
+cdef struct sysctl_spec:
+    const char *path
+    char *data
+    size_t size
+
+
+cdef int op_sysctl_read(void *arg, const char **call) noexcept nogil:
+    cdef sysctl_spec *spec = <sysctl_spec *> arg
+    cdef ssize_t n = 1
+    cdef size_t have = 0
+    cdef int err = 0
+    cdef int fd = lx.open(spec.path, lx.O_RDONLY | lx.O_CLOEXEC | lx.O_NOFOLLOW)
+    call[0] = "open /proc/sys/net"
+    if fd < 0:
+        return -lx.errno
+    call[0] = "read /proc/sys/net"
+    while n > 0 and have < spec.size:
+        n = lx.read(fd, spec.data + have, spec.size - have)
+        if n < 0:
+            err = -lx.errno
+        else:
+            have += n
+    lx.close(fd)
+    return err if err else <int> have
+
+
+cdef int op_sysctl_write(void *arg, const char **call) noexcept nogil:
+    cdef sysctl_spec *spec = <sysctl_spec *> arg
+    cdef int err = 0
+    cdef int fd = lx.open(spec.path, lx.O_WRONLY | lx.O_CLOEXEC | lx.O_NOFOLLOW)
+    call[0] = "open /proc/sys/net"
+    if fd < 0:
+        return -lx.errno
+    call[0] = "write /proc/sys/net"
+    # One write: the kernel takes each write for a whole value.
+    if lx.write(fd, spec.data, spec.size) < 0:
+        err = -lx.errno
+    lx.close(fd)
+    return err
+
+
+def sysctl_read(int nsfd, bytes path not None, object ref=None):
+    """The bytes of the file `path` below /proc/sys/net, opened and read inside the namespace `nsfd` (-1: here)."""
+    cdef sysctl_spec spec
+    cdef const char *call = ""
+    cdef bytearray room = bytearray(4096)
+    cdef int n
+    spec.path = PyBytes_AS_STRING(path)
+    while True:
+        spec.data = room
+        spec.size = len(room)
+        with nogil:
+            n = op_sysctl_read(&spec, &call) if nsfd < 0 else ns_call(nsfd, op_sysctl_read, &spec, &call)
+        if n < 0:
+            raise ns_error(-n, call, ref)
+        if n < len(room) or n >= 1 << 24:
+            return bytes(room[:n])
+        room = bytearray(8 * len(room))
+
+
+def sysctl_write(int nsfd, bytes path not None, bytes value not None, object ref=None):
+    """Write `value` to the file `path` below /proc/sys/net, inside the namespace `nsfd` (-1: here)."""
+    cdef sysctl_spec spec
+    cdef const char *call = ""
+    cdef int err
+    spec.path = PyBytes_AS_STRING(path)
+    spec.data = PyBytes_AS_STRING(value)
+    spec.size = len(value)
+    with nogil:
+        err = op_sysctl_write(&spec, &call) if nsfd < 0 else ns_call(nsfd, op_sysctl_write, &spec, &call)
+    if err < 0:
+        raise ns_error(-err, call, ref)
+
+
+# Watching the run directory. inotify(7), timerfd_create(2).
+
+def inotify_open():
+    """A non-blocking inotify descriptor."""
+    cdef int fd = lx.inotify_init1(lx.IN_CLOEXEC | lx.IN_NONBLOCK)
+    if fd < 0:
+        raise os_error(lx.errno, "inotify_init1")
+    return fd
+
+
+def inotify_add(int fd, bytes path not None, uint32_t mask):
+    """Watch `path` for the events of `mask`: the watch descriptor."""
+    cdef int wd = lx.inotify_add_watch(fd, PyBytes_AS_STRING(path), mask)
+    if wd < 0:
+        raise os_error(lx.errno, "inotify_add_watch", path)
+    return wd
+
+
+def timer_open():
+    """A non-blocking timer descriptor."""
+    cdef int fd = lx.timerfd_create(lx.CLOCK_MONOTONIC, lx.TFD_CLOEXEC | lx.TFD_NONBLOCK)
+    if fd < 0:
+        raise os_error(lx.errno, "timerfd_create")
+    return fd
+
+
+def timer_set(int fd, long ms):
+    """Make the timer `fd` readable in `ms` milliseconds, once; 0: never."""
+    cdef lx.itimerspec spec
+    spec.it_interval.tv_sec = 0
+    spec.it_interval.tv_nsec = 0
+    spec.it_value.tv_sec = ms // 1000
+    spec.it_value.tv_nsec = ms % 1000 * 1000000
+    if lx.timerfd_settime(fd, 0, &spec, NULL) < 0:
+        raise os_error(lx.errno, "timerfd_settime")
