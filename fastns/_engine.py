@@ -1,9 +1,4 @@
-"""Requests and answers over one transport: pyroute2's request methods without its event loop.
-
-pyroute2 writes its RTNL API as coroutines that build a `NetlinkRequest`, send it and iterate its response. Here the
-very same functions run against `Request`, whose answers are waited for in a blocking receive; a coroutine that never
-waits for anything else is finished by one `send(None)`, so no event loop is involved.
-"""
+"""Everything of a handle but its public face: conversations over one transport, events over another."""
 
 from __future__ import annotations
 
@@ -20,80 +15,32 @@ from typing import TYPE_CHECKING, Any
 
 from pyroute2 import config
 from pyroute2.iproute import linux as pyroute2_linux
-from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_MULTI
+from pyroute2.netlink import (
+    NETLINK_ADD_MEMBERSHIP,
+    NETLINK_DROP_MEMBERSHIP,
+    NETLINK_GET_STRICT_CHK,
+    NLM_F_MULTI,
+    SOL_NETLINK,
+)
 from pyroute2.netlink.core import Stats
 from pyroute2.netlink.exceptions import NetlinkError as PyrouteNetlinkError
-from pyroute2.netlink.nlsocket import NetlinkConfig, NetlinkRequest, NetlinkSocketSpec
-from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH, RTM_GETROUTE, RTM_GETSTATS
+from pyroute2.netlink.nlsocket import NetlinkConfig, NetlinkSocketSpec
 from pyroute2.netlink.rtnl.iprsocket import IPRouteProxy
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
 from fastns import _codec, netns
+from fastns._request import Pause, RequestMethods, iterate
 from fastns.errors import NetlinkDumpInterrupted, NetlinkError
 from fastns.schema import marshal_class
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Iterator
-
-NLM_F_DUMP_INTR = 0x10
-NLM_F_BULK = 0x200
-SOL_NETLINK = 270
-NETLINK_GET_STRICT_CHK = 12
-
-DONE, INTERRUPTED, FAILED, SINGLE = 1, 2, 4, 8  # what _codec.parse_dump reports
+    from collections.abc import Awaitable, Callable, Iterator
 
 DUMP_POLICIES = ("retry", "raise", "flag")
-DUMP_ATTEMPTS = 10
 
-# GET requests that always answer with data or an error, so their acknowledgement would only be one more
-# datagram to receive.
-ANSWERED_GETS = frozenset((RTM_GETLINK, RTM_GETROUTE, RTM_GETNEIGH, RTM_GETSTATS))
-
-_NO_QUEUE = deque[bytes]()
+_NO_QUEUE: deque[Any] = deque()
 
 Marshal = marshal_class(MarshalRtnl)
-
-
-class Pause:
-    """Awaited inside a request coroutine: the driver sleeps, and nothing else runs meanwhile."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-
-    def __await__(self) -> Generator[Pause, None, None]:
-        yield self
-
-
-def drive(coroutine: Any) -> Any:
-    """Run a request coroutine to its end in this thread."""
-    try:
-        while True:
-            step = coroutine.send(None)
-            if isinstance(step, Pause):
-                time.sleep(step.seconds)
-            elif step is not None:
-                coroutine.close()
-                raise RuntimeError(f"a request waits for {step!r}, which needs a running event loop")
-    except StopIteration as end:
-        return end.value
-
-
-def iterate(result: Any) -> Iterator[Any]:
-    """Iterate whatever a request method returned: our responses, asynchronous generators, plain collections."""
-    if isinstance(result, Response) or not hasattr(result, "__aiter__"):
-        yield from result
-        return
-    iterator = result.__aiter__()
-    try:
-        while True:
-            try:
-                item = drive(iterator.__anext__())
-            except StopAsyncIteration:
-                return
-            yield item
-    finally:
-        if hasattr(iterator, "aclose"):
-            drive(iterator.aclose())
 
 
 class Sequence:
@@ -140,10 +87,10 @@ class PySocket:
         self.sock.bind((portid, groups))
 
     def add_membership(self, group: int) -> None:
-        self.sock.setsockopt(SOL_NETLINK, 1, group)
+        self.sock.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
 
     def drop_membership(self, group: int) -> None:
-        self.sock.setsockopt(SOL_NETLINK, 2, group)
+        self.sock.setsockopt(SOL_NETLINK, NETLINK_DROP_MEMBERSHIP, group)
 
     def close(self) -> None:
         if not self.closed:
@@ -182,191 +129,6 @@ class MessageQueue:
 
     def put_nowait(self, tag: int, message: Any) -> None:
         self.engine.deliver(tag, bytes(getattr(message, "data", message)))
-
-
-class Request(NetlinkRequest):  # type: ignore[misc]
-    """One request: pyroute2's assembly of the message, our transport for it and for its answer."""
-
-    async def prepare(self) -> None:
-        header = self.msg["header"]
-        kind, flags = header["type"], header["flags"]
-        if kind in ANSWERED_GETS:
-            header["flags"] = flags & ~NLM_F_ACK
-        elif kind >= 16 and kind % 4 == 1:
-            header["flags"] = flags & ~NLM_F_BULK
-        # NLM_F_EXCL of a new object is the same bit as half of NLM_F_DUMP: only GET requests (type 4n + 2) dump.
-        self.dump = kind % 4 == 2 and bool(flags & NLM_F_DUMP)
-        self.kernel_filter = self.dump and narrow(kind, self.msg, self.dump_filter)
-        self.msg.encode()
-        self.sock.expect(self.msg_seq)
-        if self.parser is not None:
-            self.marshal.seq_map[self.msg_seq] = self.parser
-
-    def cleanup(self) -> None:
-        self.sock.forget(self.msg_seq)
-        self.marshal.seq_map.pop(self.msg_seq, None)
-
-    async def send(self) -> int:
-        await self.prepare()
-        try:
-            if await self.proxy():
-                return len(self.msg.data)
-            return int(self.sock.submit(self.msg.data, self.msg_seq, self.dump, self.kernel_filter))
-        except BaseException:
-            self.cleanup()
-            raise
-
-    def response(self) -> Response:
-        return Response(self)
-
-
-# The dump filters the kernel applies itself under strict checking: for each request the names of pyroute2's filter
-# and what carries them, a field of the header or an attribute. rtnetlink(7), net/ipv4/fib_frontend.c
-# (ip_valid_fib_dump_req), net/core/neighbour.c (neigh_valid_dump_req), net/ipv4/devinet.c
-# (inet_valid_dump_ifaddr_req), net/core/rtnetlink.c (rtnl_valid_dump_ifinfo_req).
-KERNEL_FILTERS: dict[int, dict[str, tuple[str, str]]] = {
-    RTM_GETADDR: {"index": ("field", "index")},
-    RTM_GETNEIGH: {"ifindex": ("attr", "NDA_IFINDEX"), "master": ("attr", "NDA_MASTER")},
-    RTM_GETLINK: {"master": ("attr", "IFLA_MASTER")},
-}
-
-
-def narrow(kind: int, msg: Any, dump_filter: Any) -> bool:
-    """Put into a dump request what the kernel can filter by. The filter itself still decides on what comes."""
-    names = KERNEL_FILTERS.get(kind)
-    if names is None or not isinstance(dump_filter, dict) or msg.get("family") == config.AF_BRIDGE:
-        return False
-    narrowed = False
-    for name, (place, target) in names.items():
-        value = dump_filter.get(name)
-        if type(value) is int and value > 0:
-            if place == "field":
-                msg[target] = value
-            else:
-                msg["attrs"].append((target, value))
-            narrowed = True
-    return narrowed
-
-
-class Response:
-    """The answer to a request: iterable here and in a coroutine, each item a message of pyroute2's class."""
-
-    def __init__(self, request: Request) -> None:
-        self.request = request
-        self.engine: Engine = request.sock
-        self.iterator: Iterator[Any] | None = None
-
-    def __aiter__(self) -> Response:
-        self.iterator = iter(self)
-        return self
-
-    async def __anext__(self) -> Any:
-        assert self.iterator is not None
-        for msg in self.iterator:
-            return msg
-        raise StopAsyncIteration
-
-    def __iter__(self) -> Iterator[Any]:
-        request, engine = self.request, self.engine
-        try:
-            if request.dump and not (request.terminate or request.callback or request.parser):
-                yield from self.selected(self.stream())
-            else:
-                yield from self.selected(
-                    engine.conversation(
-                        request.msg_seq, request.terminate, request.callback, False, request.exception_factory
-                    )
-                )
-        finally:
-            request.cleanup()
-
-    def selected(self, messages: Iterator[Any]) -> Iterator[Any]:
-        dump_filter, callbacks = self.request.dump_filter, self.engine.callbacks
-        if dump_filter is None and not callbacks:
-            return messages
-        return self.filtered(messages)
-
-    def filtered(self, messages: Iterator[Any]) -> Iterator[Any]:
-        request = self.request
-        for msg in messages:
-            if request.dump_filter is not None and not request.match_one_message(request.dump_filter, msg):
-                continue
-            self.engine.call_back(msg)
-            yield msg
-
-    def stream(self) -> Iterator[Any]:
-        engine, seq = self.engine, self.request.msg_seq
-        interrupted = False
-        while True:
-            part: list[Any] = []
-            flags = _codec.parse_dump(engine.marshal, engine.receive(seq), part, seq)
-            interrupted = interrupted or bool(flags & INTERRUPTED)
-            if flags & FAILED:
-                failed = part.pop()
-                yield from part
-                if not self.absent(failed):
-                    raise engine.failure(failed, self.request.exception_factory)
-                return
-            yield from part
-            if flags & (DONE | SINGLE):
-                break
-        if interrupted:
-            engine.interrupted(self.request.msg_seq)
-
-    def collect(self) -> list[Any]:
-        """Every message of a dump at once, repeated when the kernel says that it changed meanwhile."""
-        request, engine = self.request, self.engine
-        if request.terminate or request.callback or request.parser:
-            return list(self)
-        try:
-            for attempt in range(DUMP_ATTEMPTS):
-                if attempt:
-                    engine.submit(request.msg.data, request.msg_seq, True, request.kernel_filter)
-                messages, interrupted = self.gather()
-                if not interrupted or engine.dump_intr != "retry":
-                    break
-            if interrupted:
-                engine.interrupted(request.msg_seq)
-        finally:
-            request.cleanup()
-        return list(self.selected(iter(messages)))
-
-    def gather(self) -> tuple[list[Any], bool]:
-        engine, seq, marshal = self.engine, self.request.msg_seq, self.engine.marshal
-        messages: list[Any] = []
-        seen = 0
-        while not seen & (DONE | SINGLE | FAILED):
-            seen |= _codec.parse_dump(marshal, engine.receive(seq), messages, seq)
-        if seen & FAILED:
-            failed = messages.pop()
-            if not self.absent(failed):
-                raise engine.failure(failed, self.request.exception_factory)
-        return messages, bool(seen & INTERRUPTED)
-
-    def absent(self, failed: Any) -> bool:
-        """A kernel-side filter that names something absent is an empty result, as it is when Python filters."""
-        return self.request.kernel_filter and abs(failed["error"]) in (errno.ENODEV, errno.ENOENT)
-
-
-def _with_our_request(func: Any, space: dict[str, Any]) -> Any:
-    copy = types.FunctionType(func.__code__, space, func.__name__, func.__defaults__, func.__closure__)
-    copy.__kwdefaults__ = func.__kwdefaults__
-    copy.__doc__ = func.__doc__
-    copy.__qualname__ = func.__qualname__
-    return copy
-
-
-def _request_methods() -> dict[str, Any]:
-    space = dict(vars(pyroute2_linux), NetlinkRequest=Request)
-    return {
-        name: _with_our_request(value, space)
-        for name, value in vars(pyroute2_linux.RTNL_API).items()
-        if isinstance(value, types.FunctionType)
-    }
-
-
-RTNL_METHODS = _request_methods()
-RequestMethods = type("RequestMethods", (pyroute2_linux.AsyncIPRoute,), RTNL_METHODS)
 
 
 class Engine(RequestMethods):  # type: ignore[misc, valid-type]
@@ -498,8 +260,16 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
         elif seq == 0 or not self.addr_pool.owns(seq):
             self.strays.append(data)
 
+    def own(self) -> None:
+        """Refuse to go on in a forked child, whose copy of the lock may be held by a thread that is not there."""
+        if self.owner != os.getpid():
+            raise OSError(
+                errno.EBADF, "the handle belongs to the parent process: open a new one", self.options["netns"]
+            )
+
     def submit(self, data: Any, seq: int, dump: bool = False, kernel_filter: bool = False) -> int:
         """Send one request. A dump waits for the one before it: the kernel runs one at a time on a socket."""
+        self.own()
         with self.lock:
             transport = self.socket
             fds = self.descriptors(data) if self.relayed else ()
@@ -540,6 +310,7 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
     def receive(self, seq: int) -> Any:
         """The next datagram of a conversation. Other conversations' datagrams go to their queues meanwhile."""
         queue = self.pending.get(seq, _NO_QUEUE)
+        self.own()
         while True:
             with self.lock:
                 if not queue:
@@ -603,7 +374,7 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
         factory = exception_factory or self.exception_factory
         return factory(error, msg) if factory is not None else error
 
-    def interrupted(self, seq: int) -> None:
+    def interrupted(self) -> None:
         if self.dump_intr != "flag":
             raise NetlinkDumpInterrupted(netns=self.options["netns"])
 
@@ -619,6 +390,7 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
 
     def subscribe(self) -> Any:
         """The transport of events, opened at first need and apart from the one of requests."""
+        self.own()
         with self.lock:
             if self.events is None:
                 self.events = self.socket if self.use_socket is not None else self.open_events()
@@ -655,6 +427,7 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
         """The next datagram that answers no request of this handle."""
         deadline = None if timeout is None else time.monotonic() + timeout
         poller = select.poll()
+        self.own()
         with self.lock:
             transport, events = self.socket, self.events
             if self._wake is None:
@@ -750,6 +523,8 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
             await Pause(interval)
 
     def close(self, code: int = errno.ECONNRESET) -> None:
+        if self.owner != os.getpid():
+            self.lock = threading.RLock()
         with self.lock:
             if self.closed:
                 return

@@ -19,7 +19,8 @@ from pyroute2.netlink.rtnl import RTMGRP_DEFAULTS
 from fastns import netns as netns_module
 from fastns import proxy as proxy_module
 from fastns._core import NetlinkSocket
-from fastns._engine import DUMP_POLICIES, RTNL_METHODS, Engine, PySocket, Request, drive, iterate
+from fastns._engine import DUMP_POLICIES, Engine, PySocket
+from fastns._request import RTNL_METHODS, Request, Response, drive, iterate
 from fastns.errors import NetlinkDumpInterrupted
 
 if TYPE_CHECKING:
@@ -307,7 +308,7 @@ class IPRoute(pyroute2.IPRoute):  # type: ignore[misc]
 
 
 def collect(result: Any) -> tuple[Any, ...]:
-    if hasattr(result, "collect"):
+    if isinstance(result, Response):
         return tuple(result.collect())
     return tuple(iterate(result))
 
