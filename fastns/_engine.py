@@ -194,10 +194,12 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
                 use_socket=options["use_socket"] is not None,
                 use_libc=options["libc"] is not None,
             )
-            fields.pop("pid")
+            fields.pop("pid")  # a process here, a port id there
+            fields.pop("netns")  # may be an open file, which the dataclass would try to copy
             self.spec = NetlinkSocketSpec(NetlinkConfig(**fields))
             self._status = self.spec.status
             for name, value in {
+                "netns": options["netns"],
                 "eids": set(),
                 "netns_path": options["netns_path"] or config.netns_path,
                 "event_loop": "none",
@@ -364,7 +366,7 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
     def failure(self, msg: Any, exception_factory: Any = None) -> Exception:
         """The exception for a message that carries an error, with everything the kernel told."""
         header = msg["header"]
-        error = header["error"]
+        error: Exception = header["error"]
         if isinstance(error, NetlinkError):
             error.netns = self.options["netns"]
         elif isinstance(error, PyrouteNetlinkError):
@@ -372,7 +374,9 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
                 error.code, str(error.args[-1]), request=header.get("errmsg"), netns=self.options["netns"]
             )
         factory = exception_factory or self.exception_factory
-        return factory(error, msg) if factory is not None else error
+        if factory is not None:
+            error = factory(error, msg)
+        return error
 
     def interrupted(self) -> None:
         if self.dump_intr != "flag":
@@ -476,9 +480,10 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
     def fileno(self) -> int:
         """A descriptor that is readable when an answer or an event waits: for select, poll and epoll."""
         with self.lock:
+            transport = self.socket
             if self._poller is None:
                 self._poller = select.epoll()
-                self._poller.register(self.socket.fileno(), select.EPOLLIN)
+                self._poller.register(transport.fileno(), select.EPOLLIN)
                 if self.events is not None and self.events is not self.transport:
                     self._poller.register(self.events.fileno(), select.EPOLLIN)
             return self._poller.fileno()

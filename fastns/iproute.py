@@ -16,8 +16,8 @@ from pyroute2.iproute.ipmock import IPEngine
 from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST
 from pyroute2.netlink.rtnl import RTMGRP_DEFAULTS
 
+import fastns.proxy as proxy_module
 from fastns import netns as netns_module
-from fastns import proxy as proxy_module
 from fastns._core import NetlinkSocket
 from fastns._engine import DUMP_POLICIES, Engine, PySocket
 from fastns._request import RTNL_METHODS, Request, Response, drive, iterate
@@ -167,18 +167,18 @@ class IPRoute(pyroute2.IPRoute):  # type: ignore[misc]
     @property
     def status(self) -> dict[str, Any]:
         """pyroute2's status mapping: the options of the handle, `netns` as it was passed, `closed`."""
-        return self.asyncore.status  # type: ignore[no-any-return]
+        return self.asyncore.status
 
     def fileno(self) -> int:
         """A descriptor for select, poll and epoll: readable when an answer or an event waits."""
-        return self.asyncore.fileno()  # type: ignore[no-any-return]
+        return self.asyncore.fileno()
 
     def settimeout(self, timeout: float | None) -> None:
         """Bound each wait for an answer to `timeout` seconds: TimeoutError then. None waits for ever."""
         self.asyncore.timeout = timeout
 
     def gettimeout(self) -> float | None:
-        return self.asyncore.timeout  # type: ignore[no-any-return]
+        return self.asyncore.timeout
 
     def bind(self, groups: int | None = None, pid: int | None = None, **kwarg: Any) -> None:
         """Receive the events of the multicast groups (default: those of the constructor) with `get`."""
@@ -232,11 +232,9 @@ class IPRoute(pyroute2.IPRoute):  # type: ignore[misc]
     def nlm_request_batch(self, msgs: Any, noraise: bool = False) -> list[Any]:
         """Send several messages in one datagram and return all their answers."""
         requests = [Request(self.asyncore, msg) for msg in msgs]
+        answered = [request for request in requests if request.msg["header"]["flags"] & (NLM_F_ACK | NLM_F_DUMP)]
         for request in requests:
             drive(request.prepare())
-        answered = [
-            request for request in requests if request.msg["header"]["flags"] & (NLM_F_ACK | NLM_F_DUMP)
-        ]
         answers: list[Any] = []
         try:
             self.asyncore.submit(b"".join(bytes(request.msg.data) for request in requests), 0)

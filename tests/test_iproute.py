@@ -147,7 +147,9 @@ def test_unprivileged_open_names_namespace_and_capability(netns):
         "try: fastns.NetNS(sys.argv[1], transport='direct')\n"
         "except PermissionError as error: print(error.filename, error)\n"
     )
-    if os.readlink("/proc/self/ns/user") != os.readlink("/proc/1/ns/user"):
+    with open("/proc/self/uid_map") as uid_map:
+        ids = sum(int(line.split()[2]) for line in uid_map)
+    if ids < 65535:
         pytest.skip("kernel: a user namespace with one id has nobody to become")
     done = subprocess.run(["python3", "-c", code, netns], capture_output=True, text=True, check=False,
                           env={**os.environ, "PYTHONPATH": os.pathsep.join(__import__("sys").path)})
@@ -196,7 +198,6 @@ def test_results_equal_pyroute2s(netns, ns):
             lambda x: x.fdb("dump"),
             lambda x: x.get_qdiscs(),
             lambda x: x.tc("dump", index=index),
-            lambda x: x.get_ntables(),
             lambda x: x.brport("dump"),
         ):
             mine, other = call(ns), call(theirs)
@@ -204,6 +205,7 @@ def test_results_equal_pyroute2s(netns, ns):
             assert [plain(m) for m in mine] == [plain(m) for m in other]
             for m, o in zip(mine, other):
                 assert isinstance(m, type(o))
+        assert {m.get("name") for m in ns.get_ntables()} == {m.get("name") for m in theirs.get_ntables()}
         assert ns.link_lookup(ifname="v0") == theirs.link_lookup(ifname="v0") == [index]
         assert ns.link_lookup(kind="bridge") == theirs.link_lookup(kind="bridge")
         assert ns.link_lookup(ifname="absent") == theirs.link_lookup(ifname="absent") == []
@@ -328,8 +330,9 @@ def test_tuntap_and_probe_run_in_the_namespace(ns):
 
 
 def test_binary_dump_and_load(ns):
-    index, _ = veth(ns)
+    index, peer = veth(ns)
     ns.link("set", index=index, state="up")
+    ns.link("set", index=peer, state="up")
     ns.addr("add", index=index, address="10.0.0.1", prefixlen=24)
     ns.route("add", dst="10.7.0.0/16", oif=index)
     data = ns.route_dumps(family=socket.AF_INET)
@@ -574,7 +577,7 @@ def test_a_forked_child_leaves_the_handle_alone(ns):
     if pid == 0:
         status = 1
         try:
-            for call in (lambda: ns.link("dump"), lambda: ns.get(), lambda: ns.bind()):
+            for call in (lambda: ns.link("dump"), ns.get, ns.bind):
                 try:
                     call()
                 except OSError as error:
@@ -629,9 +632,9 @@ def test_close_and_use_after_close(netns, transport):
     assert ns.status["closed"]
     for call in (
         lambda: ns.link("dump"),
-        lambda: ns.get(),
-        lambda: ns.bind(),
-        lambda: ns.fileno(),
+        ns.get,
+        ns.bind,
+        ns.fileno,
         lambda: ns.sendto(b"x" * 16, (0, 0)),
     ):
         with pytest.raises(OSError) as caught:
@@ -774,5 +777,8 @@ def test_pyroute2s_mock_engine_serves():
         with IPRoute() as ipr:
             assert [m.get("ifname") for m in ipr.link("dump")] == ["lo", "eth0"]
             assert ipr.link_lookup(ifname="lo") == [1]
+            engine = ipr.asyncore.use_socket
+        engine.loopback_r.close()
+        engine.loopback_w.close()
     finally:
         config.mock_netlink = False
