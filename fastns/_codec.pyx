@@ -1,1 +1,5 @@
 """Netlink messages: decode, encode, iterate. Knows bytes, no sockets."""
+
+from fastns cimport _linux as lx
+
+include "_build.pxi"

@@ -133,6 +133,54 @@ cdef extern from "<linux/netlink.h>" nogil:
     int NLMSG_HDRLEN, NLM_F_MULTI, NLM_F_DUMP_INTR, NLMSG_ERROR, NLMSG_DONE
 
 
+cdef extern from "<arpa/inet.h>" nogil:
+    int inet_pton(int af, const char *src, void *dst)
+
+
+cdef extern from "<sys/socket.h>" nogil:
+    int AF_INET, AF_INET6, AF_BRIDGE, AF_MPLS
+
+
+cdef extern from "<linux/netlink.h>" nogil:
+    int NETLINK_GENERIC, NLA_TYPE_MASK, NLMSG_MIN_TYPE
+
+
+cdef extern from "<linux/genetlink.h>" nogil:
+    int GENL_HDRLEN
+
+
+cdef extern from "<linux/rtnetlink.h>" nogil:
+    struct rtgenmsg:
+        unsigned char rtgen_family
+    struct ifinfomsg:
+        int ifi_index
+    int RTM_NEWLINK, RTM_SETLINK, RTM_NEWNSID, RTM_GETNSID
+
+
+cdef extern from "<linux/if_link.h>" nogil:
+    int IFLA_NET_NS_FD, IFLA_LINKINFO, IFLA_INFO_KIND, IFLA_INFO_DATA
+
+
+cdef extern from "<linux/veth.h>" nogil:
+    int VETH_INFO_PEER
+
+
+cdef extern from "<linux/net_namespace.h>" nogil:
+    int NETNSA_FD
+
+
+cdef extern from "<linux/devlink.h>" nogil:
+    int DEVLINK_ATTR_NETNS_FD
+
+
+cdef extern from "<linux/nl80211.h>" nogil:
+    int NL80211_ATTR_NETNS_FD
+
+
+cdef extern from "<linux/neighbour.h>" nogil:
+    int NUD_NOARP, NUD_PERMANENT, NUD_REACHABLE, NTF_SELF, NTF_MASTER
+
+
 cdef extern from *:
     """
     #ifndef SOL_NETLINK
@@ -204,7 +252,7 @@ cdef extern from "<net/if.h>" nogil:
     struct ifreq:
         char *ifr_name
         short ifr_flags
-    int IFNAMSIZ
+    int IFNAMSIZ, IFF_UP, IFF_NOARP
 
 
 cdef extern from "<linux/if_tun.h>" nogil:
