@@ -834,7 +834,8 @@ cdef bint build_addr(_Kind kind, _Command command, dict kwarg, Out *out) except 
     cdef uint8_t address[16]
     cdef uint8_t local[16]
     cdef uint8_t *at
-    cdef bint has_local = False, cacheinfo = False
+    cdef bint has_local = False
+    cdef int lifetimes_left = 0
     while PyDict_Next(kwarg, &pos, &pk, &pv):
         found = PyDict_GetItem(kind.keys, <object> pk)
         if found == NULL or pv == <PyObject *> None:
@@ -880,16 +881,14 @@ cdef bint build_addr(_Kind kind, _Command command, dict kwarg, Out *out) except 
                 return False
             has_family = True
         elif key.op == OP_LIFETIME:
-            # both are read when the first of them is seen, and the attribute moves behind the last
-            if cacheinfo:
-                continue
-            if not build_lifetimes(kwarg, lifetimes):
-                return False
-            cacheinfo = True
-            for later in _later_lifetimes(kwarg, <object> pk):
-                # written where the last one stands: only the plain case of neighbours is worth it
-                if not later:
+            # every one of them rewrites the attribute, which so stands where the last one does
+            if lifetimes_left == 0:
+                lifetimes_left = build_lifetimes(kwarg, lifetimes)
+                if lifetimes_left == 0:
                     return False
+            lifetimes_left -= 1
+            if lifetimes_left:
+                continue
             at = <uint8_t *> attr_reserve(out, key.nla, 16)
             if at == NULL:
                 return False
@@ -918,34 +917,24 @@ cdef bint build_addr(_Kind kind, _Command command, dict kwarg, Out *out) except 
     return True
 
 
-cdef bint build_lifetimes(dict kwarg, long long *lifetimes) except -1:
-    """preferred and valid, by the name the caller used; both names of one is not plain."""
-    cdef int i
+cdef int build_lifetimes(dict kwarg, long long *lifetimes) except -1:
+    """preferred and valid, under either name. How many there are; 0 if they are not plain."""
+    cdef int i, count = 0
     cdef PyObject *one
     cdef PyObject *other
     for i in range(2):
         one = PyDict_GetItem(kwarg, "valid" if i else "preferred")
         other = PyDict_GetItem(kwarg, "valid_lft" if i else "preferred_lft")
         if one != NULL and other != NULL:
-            return False
+            return 0
         if one == NULL:
             one = other
         lifetimes[i] = 0xFFFFFFFF
-        if one != NULL and not as_int(<object> one, &lifetimes[i]):
-            return False
-        if lifetimes[i] < 0 or lifetimes[i] > 0xFFFFFFFF:
-            return False
-    return lifetimes[1] >= lifetimes[0]
-
-
-cdef list _later_lifetimes(dict kwarg, object first):
-    """For every argument between the first and the last lifetime: is it a lifetime?"""
-    names = list(kwarg)
-    start = names.index(first)
-    is_lifetime = [x in ("preferred", "valid", "preferred_lft", "valid_lft") for x in names[start:]]
-    while not is_lifetime[-1]:
-        is_lifetime.pop()
-    return is_lifetime
+        if one != NULL:
+            count += 1
+            if not as_int(<object> one, &lifetimes[i]) or lifetimes[i] < 0 or lifetimes[i] > 0xFFFFFFFF:
+                return 0
+    return count if lifetimes[1] >= lifetimes[0] else 0
 
 
 cdef bint build_neigh(_Kind kind, _Command command, dict kwarg, Out *out) except -1:
