@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import secrets
 import subprocess
 import sys
@@ -108,7 +109,7 @@ def measure(
     benchmark.group = request.node.get_closest_marker("operation").args[0]
     benchmark.extra_info.update(impl=impl.name, turn=turn)
 
-    def run(work: Callable[[], Any], items: int = 1, rounds: int = 10) -> list[Any]:
+    def run(work: Callable[[], Any], items: int = 1, rounds: int = 10, warm: bool = True) -> list[Any]:
         answers = []
 
         def one() -> None:
@@ -118,9 +119,9 @@ def measure(
             answers.append(answer)
 
         benchmark.extra_info["items"] = items
-        if small:
-            one()
-        benchmark.pedantic(one, rounds=1 if small else rounds, iterations=1, warmup_rounds=0 if small else 1)
+        benchmark.pedantic(
+            one, rounds=1 if small else rounds, iterations=1, warmup_rounds=0 if small or not warm else 1
+        )
         return answers
 
     return run
@@ -193,3 +194,19 @@ def linked(small: bool) -> Iterator[tuple[str, int]]:
     )
     yield netns, 2 * pairs + 3
     ip("netns", "del", netns)
+
+
+@pytest.fixture(scope="session")
+def many(small: bool) -> Iterator[tuple[str, int]]:
+    """Many namespaces: their common prefix, and how many (FASTNS_BENCH_NAMESPACES)."""
+    need_privilege()
+    count = int(os.environ.get("FASTNS_BENCH_NAMESPACES", "3" if small else "1000"))
+    prefix = fresh_name() + "-"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    for command in ("add", "del"):
+        if command == "del":
+            yield prefix, count
+        lines = "".join(f"netns {command} {prefix}{number}\n" for number in range(count))
+        subprocess.run(["ip", "-batch", "-"], input=lines, check=True, text=True, capture_output=True)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

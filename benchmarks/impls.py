@@ -52,6 +52,14 @@ class Impl:
         """Seconds and the number of messages; index, name and MTU are read from each."""
         raise NotImplementedError
 
+    def hold_routes(self, netns: str) -> int:
+        """The length of a dump that is kept; called in a process of its own, which measures what that takes."""
+        raise NotImplementedError
+
+    def proxy_memory(self) -> None:
+        """Offered by what has a proxy process."""
+        raise NotImplementedError
+
     def add_routes(self, netns: str, first: int, count: int, oif: int) -> float:
         raise NotImplementedError
 
@@ -62,6 +70,10 @@ class Impl:
         raise NotImplementedError
 
     def spawn(self, netns: str, count: int) -> float:
+        raise NotImplementedError
+
+    def many(self, prefix: str, count: int) -> tuple[float, int]:
+        """Seconds and the number of links: a handle in each of the namespaces `prefix`0…, a dump on each, then close."""
         raise NotImplementedError
 
 
@@ -129,6 +141,10 @@ class Floor(Impl):
     def spawn(self, netns: str, count: int) -> float:
         return self.call("floor_spawn", self.path(netns), TRUE.encode(), count)
 
+    def many(self, prefix: str, count: int) -> tuple[float, int]:
+        messages = ctypes.c_int64()
+        return self.call("floor_many", self.path(prefix), count, ctypes.byref(messages)), messages.value
+
 
 class PythonAPI(Impl):
     """pyroute2's API, whoever implements it."""
@@ -193,6 +209,11 @@ class PythonAPI(Impl):
 
             return timed(work), count
 
+    def hold_routes(self, netns: str) -> int:
+        with self.handle(netns) as ns:
+            self.held = list(ns.get_routes(family=socket.AF_INET))
+            return len(self.held)
+
     def add_routes(self, netns: str, first: int, count: int, oif: int) -> float:
         prefixes = [f"{address(first + n)}/32" for n in range(count)]
         with self.handle(netns) as ns:
@@ -226,6 +247,22 @@ class PythonAPI(Impl):
 
         return timed(work)
 
+    def many(self, prefix: str, count: int) -> tuple[float, int]:
+        handles: list[Any] = []
+        links = 0
+
+        def work() -> None:
+            nonlocal links
+            for number in range(count):
+                handles.append(self.handle(f"{prefix}{number}"))
+                links += len(list(handles[-1].get_links()))
+
+        try:
+            return timed(work), links
+        finally:
+            for handle in handles:
+                handle.close()
+
 
 class FastnsDirect(PythonAPI):
     name = "fastns direct"
@@ -249,6 +286,9 @@ class FastnsRelay(FastnsDirect):
     options: ClassVar[dict[str, Any]] = {"transport": "relay"}
     create_remove = Impl.create_remove  # goes through no handle, so there is nothing to compare
     spawn = Impl.spawn
+
+    def proxy_memory(self) -> None:
+        return
 
 
 class Pyroute2(PythonAPI):
@@ -312,6 +352,16 @@ class Iproute2(Impl):
 
     def spawn(self, netns: str, count: int) -> float:
         return timed(lambda: [self.ip("netns", "exec", netns, TRUE) for _ in range(count)])
+
+    def many(self, prefix: str, count: int) -> tuple[float, int]:
+        links = 0
+
+        def work() -> None:
+            nonlocal links
+            for number in range(count):
+                links += self.ip("-n", f"{prefix}{number}", "-o", "link", "show").count("\n")
+
+        return timed(work), links
 
 
 class Subprocess(Impl):

@@ -20,7 +20,13 @@ TITLES = {
     "add_routes_batch": "add routes in a batch, each accounted for (per route)",
     "create_remove": "create + remove a namespace",
     "spawn": "run `true` in a namespace and wait",
+    "many": "open + get_links in each of {namespaces} namespaces, all held open",
+    "hold_routes": "memory of a dump of {routes} routes held as objects",
+    "proxy_memory": "private memory of the proxy process",
 }
+
+
+MEMORY = ("hold_routes", "proxy_memory")  # their "seconds" are bytes
 
 
 def collect(stored: dict[str, Any]) -> dict[str, dict[str, list[float]]]:
@@ -38,6 +44,10 @@ def quantity(seconds: float) -> str:
     return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
+def size(nbytes: float) -> str:
+    return f"{nbytes / (1 << 20):.3g} MiB"
+
+
 def ratio(value: float) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
@@ -53,6 +63,7 @@ def rows(stored: dict[str, Any]) -> list[list[str]]:
     for operation in sorted(found, key=lambda name: list(TITLES).index(name) if name in TITLES else 99):
         medians = {impl: statistics.median(data) for impl, data in found[operation].items()}
         title = TITLES.get(operation, operation).format_map(sizes)
+        shown = size if operation in MEMORY else quantity
         for impl, median in medians.items():
             data = found[operation][impl]
             quartiles = statistics.quantiles(data, n=4) if len(data) > 1 else [median] * 3
@@ -61,11 +72,12 @@ def rows(stored: dict[str, Any]) -> list[list[str]]:
                 f"{ratio(median / medians['floor'])} x" if "floor" in medians else "",
                 f"{ratio(medians['pyroute2'] / median)} x" if "pyroute2" in medians else "",
             ]
-            table.append([title, impl, quantity(median), f"± {spread:.0f} %", *against])
+            table.append([title, impl, shown(median), f"± {spread:.0f} %", *against])
             title = ""
     return table
 
 
+SIZES = ("routes", "links", "namespaces")
 HEAD = ["work", "library", "median", "spread", "of the floor's time", "faster than pyroute2"]
 
 

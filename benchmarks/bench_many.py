@@ -1,0 +1,12 @@
+"""A handle and a dump in each of many namespaces, all held open."""
+
+import pytest
+
+
+@pytest.mark.operation("many")
+@pytest.mark.timeout(300)
+def bench_many_namespaces(measure, benchmark, impl, many):
+    prefix, count = many
+    benchmark.extra_info["namespaces"] = count
+    slow = impl.name in ("pyroute2", "iproute2")
+    assert set(measure(lambda: impl.many(prefix, count), rounds=1 if slow else 5)) == {count}
