@@ -26,6 +26,7 @@ TITLES = {
 }
 
 
+SIZES = ("routes", "links", "namespaces")
 MEMORY = ("hold_routes", "proxy_memory")  # their "seconds" are bytes
 
 
@@ -55,9 +56,7 @@ def ratio(value: float) -> str:
 def rows(stored: dict[str, Any]) -> list[list[str]]:
     sizes = defaultdict(str)
     for bench in stored["benchmarks"]:
-        sizes.update(
-            {key: f"{value:,}" for key, value in bench["extra_info"].items() if key in ("routes", "links")}
-        )
+        sizes.update({key: f"{value:,}" for key, value in bench["extra_info"].items() if key in SIZES})
     table = []
     found = collect(stored)
     for operation in sorted(found, key=lambda name: list(TITLES).index(name) if name in TITLES else 99):
@@ -77,7 +76,6 @@ def rows(stored: dict[str, Any]) -> list[list[str]]:
     return table
 
 
-SIZES = ("routes", "links", "namespaces")
 HEAD = ["work", "library", "median", "spread", "of the floor's time", "faster than pyroute2"]
 
 
