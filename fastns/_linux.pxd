@@ -58,7 +58,7 @@ cdef extern from *:
 cdef extern from "<sched.h>" nogil:
     int setns(int fd, int nstype)
     int unshare(int flags)
-    int CLONE_NEWNET, CLONE_NEWNS
+    int CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER
 
 
 cdef extern from "<sys/mount.h>" nogil:

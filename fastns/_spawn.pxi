@@ -198,3 +198,39 @@ def enter_for_good(int nsfd, object reference, SpawnMounts mounts):
     cdef int err = spawn_enter(nsfd, &mounts.m if mounts is not None else NULL, &call)
     if err:
         raise ns_error(err, call, reference)
+
+
+# For the `fastns rootless` command: a user namespace with mounts and a network of its own. user_namespaces(7).
+
+CLONE_NEWNET = lx.CLONE_NEWNET
+CLONE_NEWNS = lx.CLONE_NEWNS
+CLONE_NEWUSER = lx.CLONE_NEWUSER
+MS_BIND = lx.MS_BIND
+MS_REC = lx.MS_REC
+MS_SLAVE = lx.MS_SLAVE
+
+
+def unshare_process(int flags):
+    """unshare(2) for a process about to exec. With CLONE_NEWUSER it must have one thread only (EINVAL)."""
+    cdef int err = 0
+    if lx.unshare(flags) < 0:
+        err = lx.errno
+        raise os_error(err, "unshare")
+
+
+def mount_on(bytes source not None, bytes target not None, bytes fstype, unsigned long flags=0, bytes data=None):
+    """mount(2); OSError with filename `target`."""
+    cdef const char *kind = NULL
+    cdef const char *options = NULL
+    cdef const char *what = source
+    cdef const char *where = target
+    cdef int err = 0
+    if fstype is not None:
+        kind = fstype
+    if data is not None:
+        options = data
+    with nogil:
+        if lx.mount(what, where, kind, flags, options) < 0:
+            err = lx.errno
+    if err:
+        raise os_error(err, "mount", os.fsdecode(target))

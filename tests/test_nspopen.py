@@ -61,7 +61,7 @@ def until(condition: Callable[[], bool]) -> None:
 def script(code: str, *argv: str, prefix: tuple[str, ...] = (), check: bool = True) -> subprocess.CompletedProcess:
     """Run Python code in a process of its own, with this fastns."""
     root = str(pathlib.Path(_core.__file__).parent.parent)
-    env = {**os.environ, "PYTHONPATH": root}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([root, *sys.path[1:]])}
     done = subprocess.run(
         [*prefix, sys.executable, "-c", textwrap.dedent(code), *argv],
         capture_output=True, text=True, env=env, timeout=100, check=False,
@@ -329,7 +329,7 @@ def test_redirects(netns: str, tmp_path: pathlib.Path) -> None:
 def test_errors_of_the_program_are_subprocess_own(netns: str, tmp_path: pathlib.Path) -> None:
     for argv, kwargs in (
         (["/nonexistent/program"], {}),
-        (["nonexistent-program"], {}),
+        (["/nonexistent-program"], {}),
         (["true"], {"cwd": "/nonexistent"}),
         ([str(tmp_path)], {}),
         (["true"], {"env": {"a=b": "c"}}),
@@ -708,7 +708,7 @@ def test_descriptor_exhaustion_leaks_nothing(netns: str) -> None:
             for extra in ({}, {"exec_like_ip": True}, {"preexec_fn": os.getpid}):
                 resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
                 try:
-                    child = NSPopen(sys.argv[1], ["true"], stdout=subprocess.PIPE, stdin=subprocess.PIPE, **extra)
+                    child = NSPopen(sys.argv[1], ["true"], stdout=subprocess.PIPE, **extra)
                 except OSError as error:
                     assert error.errno == errno.EMFILE, error
                     failed += 1
@@ -733,7 +733,7 @@ def test_many_times_leaks_nothing(netns: str) -> None:
         child = NSPopen(netns, ["true"], stdout=PIPE, exec_like_ip=number % 2 == 0)
         child.communicate()
         with pytest.raises(FileNotFoundError):
-            NSPopen(netns, ["nonexistent-program"], stdout=PIPE, stdin=PIPE)
+            NSPopen(netns, ["/nonexistent-program"], stdout=PIPE, stdin=PIPE)
         with pytest.raises(FileNotFoundError):
             NSPopen("fns-nonexistent", ["true"])
     assert fds() == before
@@ -822,7 +822,7 @@ ROOTLESS = """
         print(child.communicate()[0].decode().strip())
         for cls in (subprocess.Popen, lambda *a, **k: NSPopen(path, *a, **k)):
             try:
-                cls(["nonexistent-program"])
+                cls(["/nonexistent-program"])
             except FileNotFoundError as error:
                 print(error)
     finally:

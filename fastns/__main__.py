@@ -1,0 +1,25 @@
+"""The `fastns` command. `python -m fastns` is the same."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command; says what to install where click or rich are missing."""
+    try:
+        from fastns.cli import main as run
+
+        run()
+    except ModuleNotFoundError as error:
+        if error.name not in ("click", "rich"):
+            raise
+        print(
+            f"fastns: the command needs {error.name}, which is not installed: pip install 'fastns[cli]'",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,369 @@
+"""What `fastns demo` does: two namespaces, a cable, many routes, and the same requests through pyroute2."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import secrets
+import select
+import shutil
+import signal
+import statistics
+import sys
+import threading
+import time
+import warnings
+from contextlib import ExitStack
+from subprocess import PIPE
+from typing import Any, Callable, Iterator
+
+import pyroute2
+from pyroute2.netlink.rtnl import RTMGRP_IPV4_ROUTE
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+import fastns
+from fastns import netns
+from fastns.iproute import NetNS
+from fastns.nspopen import NSPopen
+
+LEFT, RIGHT = "198.18.0.1", "198.18.0.2"  # RFC 2544: for tests, routed nowhere
+CABLE = 30
+COMPARED_ROUTES = 5_000
+
+# One echo request and its answer, for machines without ping(8). icmp(7).
+PING = """
+import os, select, socket, struct, sys, time
+def checksum(data):
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total >> 16) + (total & 0xffff)
+    return ~(total + (total >> 16)) & 0xffff
+sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+head = struct.pack("!BBHHH", 8, 0, 0, os.getpid() & 0xffff, 1)
+body = b"fastns demo...."[:14]
+began = time.perf_counter()
+sock.sendto(struct.pack("!BBHHH", 8, 0, checksum(head + body), os.getpid() & 0xffff, 1) + body, (sys.argv[1], 0))
+while select.select([sock], [], [], 5)[0]:
+    answer = sock.recv(2048)
+    if answer[20] == 0 and answer[24:26] == struct.pack("!H", os.getpid() & 0xffff):
+        print(f"answer after {(time.perf_counter() - began) * 1e3:.3f} ms")
+        sys.exit(0)
+sys.exit(1)
+"""
+
+
+class Stop(SystemExit):
+    """A signal asked us to end; everything made is removed on the way out."""
+
+
+def run(routes: int, as_json: bool) -> None:
+    """Do it all, print the table or JSON, and remove what was made whatever happens."""
+
+    def stop(number: int, _: Any) -> None:
+        raise Stop(128 + number)
+
+    ended_by = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in ended_by}
+    console = Console(stderr=as_json, quiet=as_json)
+    try:
+        result = Demo(console, routes).run()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if as_json:
+        print(json.dumps(result, indent=2))
+
+
+class Demo:
+    def __init__(self, console: Console, routes: int) -> None:
+        self.console = console
+        self.routes = routes
+        mark = secrets.token_hex(4)
+        self.left, self.right = f"fastns-{mark}-left", f"fastns-{mark}-right"
+        self.extra = f"fastns-{mark}-more"
+        self.result: dict[str, Any] = {
+            "fastns": fastns.__version__,
+            "pyroute2": getattr(pyroute2, "__version__", None),
+            "python": platform.python_version(),
+            "kernel": platform.release(),
+            "cpus": len(os.sched_getaffinity(0)),
+            "rootless": bool(os.environ.get("FASTNS_ROOTLESS")),
+            "namespaces": [self.left, self.right],
+        }
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False)
+
+    def run(self) -> dict[str, Any]:
+        where = "a user namespace of its own" if self.result["rootless"] else f"{netns.NETNS_RUN_DIR} of this machine"
+        self.say(f"fastns {fastns.__version__}, pyroute2 {self.result['pyroute2']}, Linux {self.result['kernel']}")
+        try:
+            with ExitStack() as stack:
+                self.build(stack, where)
+                self.ping()
+                self.load()
+                self.dump()
+            self.compare()
+        finally:
+            self.remove()
+        self.report()
+        return self.result
+
+    def build(self, stack: ExitStack, where: str) -> None:
+        self.a = stack.enter_context(NetNS(self.left, flags=os.O_CREAT | os.O_EXCL, transport="direct"))
+        self.b = stack.enter_context(NetNS(self.right, flags=os.O_CREAT | os.O_EXCL, transport="direct"))
+        self.say(f"created   {self.left} and {self.right} in {where}")
+        self.a.link("add", ifname="demo0", kind="veth", peer={"ifname": "demo1", "net_ns_fd": self.right})
+        for ns, name, address in ((self.a, "demo0", LEFT), (self.b, "demo1", RIGHT)):
+            (index,) = ns.link_lookup(ifname=name)
+            ns.addr("add", index=index, address=address, prefixlen=CABLE)
+            ns.link("set", index=index, state="up")
+        self.say(f"cabled    demo0 {LEFT}/{CABLE} <-> demo1 {RIGHT}/{CABLE}")
+
+    def ping(self) -> None:
+        if shutil.which("ping"):
+            argv = ["ping", "-n", "-c", "3", "-i", "0.2", "-W", "5", RIGHT]
+        else:
+            argv = [sys.executable, "-I", "-c", PING, RIGHT]
+        with NSPopen(self.left, argv, stdout=PIPE, text=True) as child:
+            try:
+                out, _ = child.communicate(timeout=30)
+            except BaseException:
+                child.kill()
+                raise
+        if child.returncode != 0:
+            raise OSError(child.returncode, f"no answer to ping: {out.strip()}")
+        line = out.strip().splitlines()[-1]
+        self.result["ping"] = line
+        self.say(f"pinged    {line} (NSPopen, pid {child.pid})")
+
+    def load(self) -> None:
+        """Load the routes, and count the events of it that come in through the proxy process meanwhile."""
+        columns = (TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with ExitStack() as stack:
+            watcher = Watcher(stack.enter_context(NetNS(self.left, flags=0)), self.routes)
+            stack.callback(watcher.stop)
+            progress = stack.enter_context(Progress(*columns, console=self.console))
+            loaded = progress.add_task("loading", total=self.routes)
+            seen = progress.add_task("events", total=self.routes)
+            watcher.start()
+            began = time.perf_counter()
+
+            def tell(count: int) -> None:
+                progress.update(loaded, completed=count)
+                progress.update(seen, completed=watcher.seen)
+
+            self.add_routes(tell)
+            took = time.perf_counter() - began
+            watcher.finish()
+            progress.update(seen, completed=watcher.seen)
+        self.result["load"] = {"routes": self.routes, "seconds": took}
+        self.result["events"] = {"expected": self.routes, "received": watcher.seen, "lost_records": watcher.lost}
+        self.say(f"loaded    {self.routes:,} routes in {took:.2f} s, {took / self.routes * 1e6:.1f} µs each, "
+                 "while the proxy process received their events")  # fmt: skip
+        self.say(f"received  {watcher.seen:,} events" + (f", loss reported {watcher.lost} times" if watcher.lost else ""))
+
+    def add_routes(self, tell: Callable[[int], Any]) -> None:
+        requests = route_requests(self.routes, RIGHT)
+        if hasattr(self.a, "batch"):
+            with self.a.batch() as batch:
+                for number, request in enumerate(requests, 1):
+                    batch.route("add", **request)
+                    if number % 1000 == 0:
+                        tell(number)
+        else:
+            for number, request in enumerate(requests, 1):
+                self.a.route("add", **request)
+                if number % 1000 == 0:
+                    tell(number)
+        tell(self.routes)
+
+    def dump(self) -> None:
+        began = time.perf_counter()
+        found = read_routes(self.a)
+        took = time.perf_counter() - began
+        if found < self.routes:
+            raise OSError(0, f"the dump has {found} routes, {self.routes} were loaded")
+        self.result["dump"] = {"routes": found, "seconds": took}
+        self.say(f"dumped    {found:,} routes, 3 fields read from each, in {took * 1e3:.0f} ms")
+
+    def compare(self) -> None:
+        """The same requests through both libraries, on a namespace with fewer routes."""
+        with self.console.status("the same through pyroute2"), ExitStack() as stack:
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")  # pyroute2 forks, which Python 3.12 warns about in a process with threads
+            netns.create(self.extra)
+            prepare_compared(self.extra)
+            self.result["comparison"] = [
+                compare(work, (ours, theirs), count) for work, ours, theirs, count in comparisons(self.extra)
+            ]
+
+    def remove(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # once more Ctrl-C must not leave half of it behind
+        left = []
+        for name in (self.left, self.right, self.extra):
+            try:
+                netns.remove(name)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                left.append(f"{name}: {error.strerror}")
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.result["removed"] = not left
+        self.say("removed   everything" if not left else f"could not remove {'; '.join(left)}")
+
+    def report(self) -> None:
+        table = Table(title=f"the same requests, medians, namespace with {COMPARED_ROUTES:,} routes")
+        for title in ("work", "pyroute2", "fastns", "times"):
+            table.add_column(title, justify="left" if title == "work" else "right")
+        for row in self.result["comparison"]:
+            table.add_row(row["work"], show(row["pyroute2_s"]), show(row["fastns_s"]), f"{row['ratio']:.1f}")
+        self.console.print(table)
+
+
+class Watcher(threading.Thread):
+    """Counts the route events of a handle; they reach it through the shared proxy process."""
+
+    def __init__(self, handle: Any, expected: int) -> None:
+        super().__init__(name="fastns-demo-events", daemon=True)
+        self.handle = handle
+        self.expected = expected
+        self.seen = self.lost = 0
+        self.ending = threading.Event()
+        handle.bind(RTMGRP_IPV4_ROUTE)
+
+    def run(self) -> None:
+        while self.seen < self.expected:
+            if not select.select([self.handle], [], [], 0.2)[0]:
+                if self.ending.is_set():
+                    return
+                continue
+            try:
+                messages = self.handle.get()
+            except OSError:
+                self.lost += 1
+                continue
+            self.seen += sum(message["event"] == "RTM_NEWROUTE" for message in messages)
+
+    def finish(self) -> None:
+        """Everything has been sent: return once it has arrived, or no more comes."""
+        self.ending.set()
+        self.join()
+
+    def stop(self) -> None:
+        self.expected = 0
+        if self.is_alive():
+            self.finish()
+
+
+def route_requests(count: int, gateway: str) -> Iterator[dict[str, Any]]:
+    for number in range(count):
+        block = number + (10 << 24)  # 10.0.0.0 and on
+        yield {"dst": f"{block >> 24}.{block >> 16 & 255}.{block >> 8 & 255}.{block & 255}", "dst_len": 32, "gateway": gateway}
+
+
+def read_routes(handle: Any) -> int:
+    """Dump the IPv4 routes and read 3 fields of each; how many there were."""
+    found = 0
+    for route in handle.get_routes(family=2):
+        if route["dst_len"] == 32 and route.get("dst") and route.get("gateway"):
+            found += 1
+    return found
+
+
+def get_link(handle: Any) -> Any:
+    return handle.link("get", index=1)
+
+
+def prepare_compared(name: str) -> None:
+    with NetNS(name, flags=0, transport="direct") as ns:
+        ns.link("add", ifname="demo2", kind="veth", peer="demo3")
+        for link in ("demo2", "demo3"):
+            (index,) = ns.link_lookup(ifname=link)
+            ns.link("set", index=index, state="up")
+        (index,) = ns.link_lookup(ifname="demo2")
+        ns.addr("add", index=index, address="198.19.0.1", prefixlen=CABLE)
+        for request in route_requests(COMPARED_ROUTES, "198.19.0.2"):
+            ns.route("add", **request)
+
+
+Pair = tuple[str, Callable[[int], float], Callable[[int], float], tuple[int, int]]
+
+
+def comparisons(name: str) -> Iterator[Pair]:
+    """(what, fastns's, pyroute2's, how often in a run of each). Each function runs it n times: seconds of one."""
+
+    def opening(cls: Any, **kwargs: Any) -> Callable[[int], float]:
+        return lambda n: clock(lambda: cls(name, **kwargs).close(), n)
+
+    def using(cls: Any, work: Callable[[Any], Any], **kwargs: Any) -> Callable[[int], float]:
+        def timed(n: int) -> float:
+            with cls(name, flags=0, **kwargs) as ns:
+                work(ns)
+                return clock(lambda: work(ns), n)
+
+        return timed
+
+    def adding(cls: Any, **kwargs: Any) -> Callable[[int], float]:
+        def timed(n: int) -> float:
+            with cls(name, flags=0, **kwargs) as ns:
+                requests = [{**r, "dst": r["dst"].replace("10.", "11.", 1)} for r in route_requests(n, "198.19.0.2")]
+                began = time.perf_counter()
+                for request in requests:
+                    ns.route("add", **request)
+                took = time.perf_counter() - began
+                for request in requests:
+                    ns.route("del", **request)
+                return took / n
+
+        return timed
+
+    def creating(module: Any) -> Callable[[int], float]:
+        spare = f"{name}-x"
+
+        def both() -> None:
+            module.create(spare)
+            module.remove(spare)
+
+        return lambda n: clock(both, n)
+
+    def starting(cls: Any) -> Callable[[int], float]:
+        def one() -> None:
+            child = cls(name, ["true"])
+            child.wait()
+            child.release()
+
+        return lambda n: clock(one, n)
+
+    direct = {"transport": "direct"}
+    yield "open and close a handle", opening(NetNS, **direct), opening(pyroute2.NetNS), (100, 8)
+    yield "link('get', index=1)", using(NetNS, get_link, **direct), using(pyroute2.NetNS, get_link), (300, 60)
+    yield "route('add', …)", adding(NetNS, **direct), adding(pyroute2.NetNS), (600, 120)
+    dumping = using(NetNS, read_routes, **direct), using(pyroute2.NetNS, read_routes)
+    yield (f"dump {COMPARED_ROUTES:,} routes", *dumping, (5, 1))
+    yield "create and remove a namespace", creating(netns), creating(pyroute2.netns), (10, 10)
+    yield "run `true` and wait (NSPopen)", starting(NSPopen), starting(pyroute2.NSPopen), (10, 5)
+
+
+def clock(work: Callable[[], Any], n: int) -> float:
+    began = time.perf_counter()
+    for _ in range(n):
+        work()
+    return (time.perf_counter() - began) / n
+
+
+def compare(what: str, pair: tuple[Callable[[int], float], ...], counts: tuple[int, int]) -> dict[str, Any]:
+    """Alternating runs, medians."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(3):
+        for work, count, found in zip(pair, counts, times):
+            found.append(work(count))
+    ours, theirs = (statistics.median(found) for found in times)
+    return {"work": what, "pyroute2_s": theirs, "fastns_s": ours, "ratio": theirs / ours}
+
+
+def show(seconds: float) -> str:
+    return f"{seconds * 1e3:,.1f} ms" if seconds >= 0.01 else f"{seconds * 1e6:,.0f} µs"
