@@ -36,10 +36,6 @@ from fastns.schema import marshal_class
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-DUMP_POLICIES = ("retry", "raise", "flag")
-
-_NO_QUEUE: deque[Any] = deque()
-
 Marshal = marshal_class(MarshalRtnl)
 
 
@@ -161,7 +157,9 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
         self.libc = options["libc"]
         self.use_socket = options["use_socket"]
         self.dump_intr = options["dump_intr"]
-        self.timeout: float | None = None
+        self.timeout: float | None = options["timeout"]
+        self.exception_factory = options["exception_factory"]
+        self.use_event_loop = options["use_event_loop"]
         self.closed = False
         self.owner = os.getpid()
         self.lock = threading.RLock()
@@ -279,16 +277,18 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
                 return int(transport.send(data, fds))
             while self.dumping is not None:
                 self.pump()
-            if kernel_filter and not self.options["strict_check"]:
-                transport.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
-                try:
-                    sent = int(transport.send(data, fds))
-                finally:
-                    transport.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 0)
-            else:
-                sent = int(transport.send(data, fds))
+            narrow = kernel_filter and not self.options["strict_check"]
             self.dumping = seq
-            return sent
+            try:
+                if narrow:
+                    transport.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+                return int(transport.send(data, fds))
+            except BaseException:
+                self.dumping = None
+                raise
+            finally:
+                if narrow:
+                    transport.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 0)
 
     def descriptors(self, data: Any) -> tuple[tuple[int, int], ...]:
         return tuple((offset, struct.unpack_from("=i", data, offset)[0]) for offset in _codec.find_fds(data))
@@ -311,8 +311,10 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
 
     def receive(self, seq: int) -> Any:
         """The next datagram of a conversation. Other conversations' datagrams go to their queues meanwhile."""
-        queue = self.pending.get(seq, _NO_QUEUE)
         self.own()
+        queue = self.pending.get(seq)
+        if queue is None:
+            raise KeyError(f"no request with the sequence number {seq} waits for an answer")
         while True:
             with self.lock:
                 if not queue:
@@ -328,29 +330,31 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
         self, seq: int, terminate: Any, callback: Any, noraise: bool, exception_factory: Any
     ) -> Iterator[Any]:
         """pyroute2's `get`: messages until the answer is complete."""
-        enough = started = False
+        enough = False
         while not enough:
             data = self.next_event() if seq == 0 else self.receive(seq)
-            msg = None
-            for msg in self.marshal.parse(data, seq, callback):
-                header = msg["header"]
-                if header.get("error") is not None:
-                    if noraise:
-                        return
-                    raise self.failure(msg, exception_factory)
-                if self.marshal.is_enough(msg):
-                    return
-                header["target"] = self.target
-                header["stats"] = Stats(0, 0, 0)
-                started = True
-                yield msg
-            if msg is None:
-                return
-            enough = started and (
-                seq == 0
-                or not msg["header"].get("flags", 0) & NLM_F_MULTI
-                or (callable(terminate) and bool(terminate(msg)))
-            )
+            messages, enough, failed = self.part(data, seq, terminate, callback)
+            yield from messages
+            if failed is not None and not noraise:
+                raise self.failure(failed, exception_factory)
+
+    def part(self, data: Any, seq: int, terminate: Any, callback: Any) -> tuple[list[Any], bool, Any]:
+        """One datagram of an answer: its messages, whether it is the last one, the message that reports an error."""
+        messages: list[Any] = []
+        for msg in self.marshal.parse(data, seq, callback):
+            header = msg["header"]
+            if header.get("error") is not None:
+                return messages, True, msg
+            if self.marshal.is_enough(msg):
+                return messages, True, None
+            header["target"] = self.target
+            header["stats"] = Stats(0, 0, 0)
+            messages.append(msg)
+        if not messages:
+            return messages, True, None
+        last = messages[-1]
+        multi = last["header"].get("flags", 0) & NLM_F_MULTI
+        return messages, seq == 0 or not multi or (callable(terminate) and bool(terminate(last))), None
 
     async def get(
         self,

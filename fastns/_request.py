@@ -259,22 +259,21 @@ class Response:
             raise self.engine.failure(failed, self.request.exception_factory)
 
 
-def _with_our_request(func: Any, space: dict[str, Any]) -> Any:
-    copy = types.FunctionType(func.__code__, space, func.__name__, func.__defaults__, func.__closure__)
-    copy.__kwdefaults__ = func.__kwdefaults__
-    copy.__doc__ = func.__doc__
-    copy.__qualname__ = func.__qualname__
-    return copy
+def request_methods(request_class: type[Request]) -> dict[str, Any]:
+    """pyroute2's RTNL_API, each function a copy that finds `request_class` under the name NetlinkRequest."""
+    space = dict(vars(pyroute2_linux), NetlinkRequest=request_class)
+    methods = {}
+    for name, func in vars(pyroute2_linux.RTNL_API).items():
+        if isinstance(func, types.FunctionType):
+            copy = types.FunctionType(
+                func.__code__, space, func.__name__, func.__defaults__, func.__closure__
+            )
+            copy.__kwdefaults__ = func.__kwdefaults__
+            copy.__doc__ = func.__doc__
+            copy.__qualname__ = func.__qualname__
+            methods[name] = copy
+    return methods
 
 
-def _request_methods() -> dict[str, Any]:
-    space = dict(vars(pyroute2_linux), NetlinkRequest=Request)
-    return {
-        name: _with_our_request(value, space)
-        for name, value in vars(pyroute2_linux.RTNL_API).items()
-        if isinstance(value, types.FunctionType)
-    }
-
-
-RTNL_METHODS = _request_methods()
+RTNL_METHODS = request_methods(Request)
 RequestMethods = type("RequestMethods", (pyroute2_linux.AsyncIPRoute,), RTNL_METHODS)

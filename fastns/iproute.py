@@ -7,29 +7,23 @@ import functools
 import os
 import time
 import warnings
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyroute2
 from pyroute2 import config
-from pyroute2.iproute.ipmock import IPEngine
 from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST
 from pyroute2.netlink.rtnl import RTMGRP_DEFAULTS
 
-import fastns.proxy as proxy_module
 from fastns import netns as netns_module
-from fastns._core import NetlinkSocket
-from fastns._engine import DUMP_POLICIES, Engine, PySocket
+from fastns._engine import Engine
 from fastns._request import RTNL_METHODS, Request, Response, drive, iterate
+from fastns._transport import open_engine
 from fastns.errors import NetlinkDumpInterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 __all__ = ["IPRoute", "NetNS"]
-
-EVENTS_RCVBUF = 8 << 20
-TRANSPORTS = ("auto", "direct", "relay")
 
 # The methods of pyroute2's IPRoute that hand on what their coroutine returns, but for dumps; the rest of the RTNL
 # API always iterates. (pyroute2 keeps these two lists inside IPRoute.__getattr__.)
@@ -91,70 +85,8 @@ class IPRoute(pyroute2.IPRoute):  # type: ignore[misc]
         dump_intr: str = "retry",
         timeout: float | None = None,
     ) -> None:
-        if transport not in TRANSPORTS:
-            raise ValueError(f"transport {transport!r} is none of {', '.join(TRANSPORTS)}")
-        if dump_intr not in DUMP_POLICIES:
-            raise ValueError(f"dump_intr {dump_intr!r} is none of {', '.join(DUMP_POLICIES)}")
-        if transport == "direct" and proxy is not None:
-            raise ValueError("transport 'direct' and a proxy exclude each other")
-        if fileno is not None and (netns is not None or pid):
-            raise TypeError("fileno and a namespace exclude each other: the socket is open already")
-        options = {
-            "netns": netns,
-            "pid": pid or None,
-            "transport": transport,
-            "proxy": proxy,
-            "port": port,
-            "fileno": fileno,
-            "sndbuf": sndbuf,
-            "rcvbuf": rcvbuf,
-            "rcvsize": rcvsize,
-            "all_ns": all_ns,
-            "nlm_generator": nlm_generator,
-            "target": target or "localhost",
-            "ext_ack": ext_ack,
-            "strict_check": strict_check,
-            "groups": groups,
-            "nlm_echo": nlm_echo,
-            "netns_path": netns_path,
-            "flags": flags,
-            "libc": libc,
-            "use_socket": use_socket,
-            "telemetry": telemetry,
-            "dump_intr": dump_intr,
-        }
-        relay = None
-        if config.mock_netlink:
-            use_socket = IPEngine()
-            if netns is not None:
-                use_socket.netns = netns
-            use_socket.flags = flags
-            use_socket.initdb()
-            options["use_socket"] = use_socket
-        if use_socket is not None:
-            opened: Any = PySocket(use_socket)
-        else:
-            relay = self._relay(transport, proxy)
-            opened = open_relay(relay, options) if relay is not None else open_direct(options)
-        self.asyncore = Engine(
-            opened,
-            open_events=partial(open_events, opened, relay, options),
-            options=options,
-            relayed=relay is not None,
-        )
-        self.asyncore.timeout = timeout
-        self.asyncore.exception_factory = exception_factory
-        self.asyncore.use_event_loop = use_event_loop
-
-    @staticmethod
-    def _relay(transport: str, proxy: Any) -> Any:
-        if transport == "direct":
-            return None
-        if proxy is None:
-            proxy = proxy_module.default()
-        if proxy is None and transport == "relay":
-            proxy = proxy_module.shared()
-        return proxy
+        options = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        self.asyncore = open_engine(Engine, options)
 
     @classmethod
     def from_asyncore(cls, iproute: Any) -> IPRoute:
@@ -375,62 +307,3 @@ class NetNS(IPRoute, pyroute2.NetNS):  # type: ignore[misc]
         """Close the handle and remove the namespace from the run directory. Also after `close`."""
         self.close()
         netns_module.remove(self.asyncore.options["netns"])
-
-
-def open_direct(options: dict[str, Any]) -> NetlinkSocket:
-    settings = socket_settings(options)
-    reference, pid = options["netns"], options["pid"]
-    if options["fileno"] is not None:
-        return NetlinkSocket(fileno=options["fileno"], **settings)
-    if reference is None and pid is None:
-        return NetlinkSocket(**settings)
-    nsfd, owned = netns_module.open_ref(reference, options["flags"], pid=pid, libc=options["libc"])
-    try:
-        return NetlinkSocket(nsfd, filename=reference if pid is None else pid, **settings)
-    finally:
-        if owned:
-            os.close(nsfd)
-
-
-def open_relay(relay: Any, options: dict[str, Any]) -> Any:
-    return relay.open(
-        options["netns"],
-        flags=options["flags"],
-        pid=options["pid"],
-        libc=options["libc"],
-        **socket_settings(options),
-    )
-
-
-def socket_settings(options: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "rcvbuf": options["rcvbuf"] or 1048576,
-        "sndbuf": options["sndbuf"],
-        "ext_ack": options["ext_ack"],
-        "strict_check": options["strict_check"],
-        "all_ns": options["all_ns"],
-    }
-
-
-def open_events(transport: Any, relay: Any, options: dict[str, Any]) -> Any:
-    """The transport of events, in the namespace `transport` is in: through a proxy unless the handle is direct."""
-    settings = {**socket_settings(options), "rcvbuf": options["rcvbuf"] or EVENTS_RCVBUF}
-    direct = relay is None and (options["transport"] == "direct" or options["fileno"] is not None)
-    if relay is not None:
-        return relay.open(options["netns"], flags=0, pid=options["pid"], **settings)
-    try:
-        # Never by the reference: the name may mean another namespace by now.
-        nsfd = transport.netns_fd()
-        owned = True
-    except PermissionError:
-        if options["netns"] is None and options["pid"] is None:
-            nsfd, owned = -1, False
-        else:
-            nsfd, owned = netns_module.open_ref(options["netns"], 0, pid=options["pid"])
-    try:
-        if direct:
-            return NetlinkSocket(nsfd, filename=options["netns"], force=True, **settings)
-        return proxy_module.shared().open(None if nsfd < 0 else nsfd, **settings)
-    finally:
-        if owned:
-            os.close(nsfd)

@@ -1,0 +1,129 @@
+"""Opening what a handle talks through: its transports, from the options the user gave."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import Any, Callable, TypeVar
+
+from pyroute2 import config
+from pyroute2.iproute.ipmock import IPEngine
+
+import fastns.netns
+import fastns.proxy
+from fastns._core import NetlinkSocket
+from fastns._engine import PySocket
+
+TRANSPORTS = ("auto", "direct", "relay")
+DUMP_POLICIES = ("retry", "raise", "flag")
+RCVBUF = 1 << 20
+EVENTS_RCVBUF = 8 << 20
+
+T = TypeVar("T")
+
+
+def open_engine(engine: Callable[..., T], options: dict[str, Any]) -> T:
+    """Check the options, open the transport of requests and make the engine on it."""
+    if options["transport"] not in TRANSPORTS:
+        raise ValueError(f"transport {options['transport']!r} is none of {', '.join(TRANSPORTS)}")
+    if options["dump_intr"] not in DUMP_POLICIES:
+        raise ValueError(f"dump_intr {options['dump_intr']!r} is none of {', '.join(DUMP_POLICIES)}")
+    if options["transport"] == "direct" and options["proxy"] is not None:
+        raise ValueError("transport 'direct' and a proxy exclude each other")
+    if options["fileno"] is not None and (options["netns"] is not None or options["pid"]):
+        raise TypeError("fileno and a namespace exclude each other: the socket is open already")
+    options["pid"] = options["pid"] or None
+    options["target"] = options["target"] or "localhost"
+    if config.mock_netlink:
+        options["use_socket"] = mock_kernel(options)
+    relay = None
+    transport: Any
+    if options["use_socket"] is not None:
+        transport = PySocket(options["use_socket"])
+    else:
+        relay = choose_relay(options["transport"], options["proxy"])
+        transport = open_direct(options) if relay is None else open_relay(relay, options)
+    return engine(
+        transport,
+        open_events=partial(open_events, transport, relay, options),
+        options=options,
+        relayed=relay is not None,
+    )
+
+
+def mock_kernel(options: dict[str, Any]) -> Any:
+    kernel = IPEngine()
+    if options["netns"] is not None:
+        kernel.netns = options["netns"]
+    kernel.flags = options["flags"]
+    kernel.initdb()
+    return kernel
+
+
+def choose_relay(transport: str, proxy: Any) -> Any:
+    if transport == "direct":
+        return None
+    if proxy is None:
+        proxy = fastns.proxy.default()
+    if proxy is None and transport == "relay":
+        proxy = fastns.proxy.shared()
+    return proxy
+
+
+def open_direct(options: dict[str, Any]) -> NetlinkSocket:
+    settings = socket_settings(options)
+    reference, pid = options["netns"], options["pid"]
+    if options["fileno"] is not None:
+        return NetlinkSocket(fileno=options["fileno"], **settings)
+    if reference is None and pid is None:
+        return NetlinkSocket(**settings)
+    nsfd, owned = fastns.netns.open_ref(reference, options["flags"], pid=pid, libc=options["libc"])
+    try:
+        return NetlinkSocket(nsfd, filename=reference if pid is None else pid, **settings)
+    finally:
+        if owned:
+            os.close(nsfd)
+
+
+def open_relay(relay: Any, options: dict[str, Any]) -> Any:
+    return relay.open(
+        options["netns"],
+        flags=options["flags"],
+        pid=options["pid"],
+        libc=options["libc"],
+        **socket_settings(options),
+    )
+
+
+def socket_settings(options: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "rcvbuf": options["rcvbuf"] or RCVBUF,
+        "sndbuf": options["sndbuf"],
+        "ext_ack": options["ext_ack"],
+        "strict_check": options["strict_check"],
+        "all_ns": options["all_ns"],
+    }
+
+
+def open_events(transport: Any, relay: Any, options: dict[str, Any]) -> Any:
+    """The transport of events, in the namespace `transport` is in: through a proxy unless the handle is direct."""
+    settings = {**socket_settings(options), "rcvbuf": options["rcvbuf"] or EVENTS_RCVBUF}
+    direct = relay is None and (options["transport"] == "direct" or options["fileno"] is not None)
+    if relay is not None:
+        return relay.open(options["netns"], flags=0, pid=options["pid"], **settings)
+    try:
+        # Never by the reference: the name may mean another namespace by now.
+        nsfd = transport.netns_fd()
+        owned = True
+    except PermissionError:
+        if options["netns"] is None and options["pid"] is None:
+            nsfd, owned = -1, False
+        else:
+            nsfd, owned = fastns.netns.open_ref(options["netns"], 0, pid=options["pid"])
+    try:
+        if direct:
+            return NetlinkSocket(nsfd, filename=options["netns"], force=True, **settings)
+        return fastns.proxy.shared().open(None if nsfd < 0 else nsfd, **settings)
+    finally:
+        if owned:
+            os.close(nsfd)
