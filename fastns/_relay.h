@@ -1,4 +1,169 @@
-/* The proxy process after fork, and the ring both ends share. Never Python.h. */
+/* The proxy process after fork, and the ring both ends share. Never Python.h.
+ *
+ * One proxy serves one caller process. They share:
+ * - a control socket (SOCK_SEQPACKET): fns_request / fns_reply, one answer to each request;
+ * - per channel one socket (SOCK_SEQPACKET): fns_message towards the proxy, one-byte doorbells back;
+ * - per channel one ring of shared memory: what the netlink socket received, as records.
+ * The caller is not trusted by the proxy: everything it writes is copied, then checked, then used.
+ */
 #ifndef FASTNS_RELAY_H
 #define FASTNS_RELAY_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define FNS_MAGIC 0x31736e66u          /* "fns1" */
+#define FNS_NAME_MAX 255u
+#define FNS_OPT_MAX 1024u              /* bytes of a socket option */
+#define FNS_FDS_MAX 253u               /* descriptors of one message: SCM_MAX_FD of unix(7) */
+#define FNS_INLINE_MAX (128u * 1024u)  /* larger requests travel in a sealed memfd */
+#define FNS_REQUEST_MAX (64u * 1024u * 1024u)
+#define FNS_RING_MIN (64u * 1024u)
+#define FNS_RING_MAX (1u << 30)
+#define FNS_RING_HEADER 4096u          /* bytes before the ring's data */
+#define FNS_DIR_MAX 255u
+
+/* Control socket. */
+enum fns_op {
+    FNS_HELLO = 1,    /* proxy -> caller, once: set-up done or failed */
+    FNS_OPEN = 2,
+    FNS_SETSOCKOPT = 3,
+    FNS_GETSOCKOPT = 4,
+    FNS_GETSOCKNAME = 5,
+    FNS_BIND = 6,
+    FNS_STATS = 7
+};
+
+/* The step that failed; fns_stage_name() is the name of its system call. */
+enum fns_stage {
+    FNS_AT_PROTOCOL = 0, FNS_AT_OPEN, FNS_AT_NSTYPE, FNS_AT_SETNS, FNS_AT_SOCKET, FNS_AT_SETSOCKOPT,
+    FNS_AT_GETSOCKOPT, FNS_AT_BIND, FNS_AT_GETSOCKNAME, FNS_AT_MEMFD, FNS_AT_FTRUNCATE, FNS_AT_SEAL,
+    FNS_AT_MMAP, FNS_AT_SOCKETPAIR, FNS_AT_EPOLL, FNS_AT_SENDMSG, FNS_AT_SENDTO, FNS_AT_RECVMSG, FNS_AT_CLONE,
+    FNS_AT_LIMIT, FNS_AT_POLICY, FNS_AT_SETSID, FNS_AT_DUP, FNS_AT_PRCTL, FNS_AT_CAPSET, FNS_AT_SECCOMP,
+    FNS_AT_COUNT
+};
+const char *fns_stage_name(uint32_t stage);
+
+enum fns_open_flags {
+    FNS_OPEN_EXT_ACK = 1, FNS_OPEN_STRICT = 2, FNS_OPEN_ALL_NSID = 4, FNS_OPEN_CAP_ACK = 8,
+    FNS_OPEN_KNOWN = 15
+};
+
+struct fns_request {
+    uint32_t op;
+    uint32_t id;      /* copied into the reply */
+    uint32_t chan;
+    uint32_t len;     /* bytes that follow this header */
+    int32_t a, b;     /* level and option; portid and groups */
+};
+
+struct fns_open {     /* follows the header of FNS_OPEN; a name or one descriptor says where */
+    int32_t family;
+    uint32_t flags;
+    uint32_t portid, groups;
+    uint32_t rcvbuf, sndbuf;   /* bytes, 0: the kernel's default */
+    uint32_t ring_size;        /* bytes, rounded up to a power of two */
+    uint32_t name_len;         /* 0: a namespace descriptor comes with the message */
+};
+
+struct fns_reply {
+    uint32_t op;
+    uint32_t id;
+    int32_t err;      /* 0 or errno */
+    uint32_t stage;
+    uint32_t chan;
+    uint32_t len;     /* bytes that follow */
+    uint32_t a, b;    /* portid and groups; ring size */
+    uint64_t size;
+};
+
+enum fns_stat {
+    FNS_STAT_CHANNELS, FNS_STAT_OPENED, FNS_STAT_REQUESTS, FNS_STAT_REQUEST_BYTES, FNS_STAT_DATAGRAMS,
+    FNS_STAT_BYTES, FNS_STAT_BELLS, FNS_STAT_STALLS, FNS_STAT_OVERRUNS, FNS_STAT_SEND_ERRORS, FNS_STAT_REFUSED,
+    FNS_STAT_COUNT
+};
+
+/* Channel socket, towards the proxy. */
+enum fns_message_op {
+    FNS_SEND = 1,        /* patches, then the request */
+    FNS_SEND_MEMFD = 2,  /* patches; the request is in the memfd that is the first descriptor */
+    FNS_SPACE = 3,       /* the ring was full and has room again */
+    FNS_RING_BELL = 4    /* ring the doorbell if the ring holds something */
+};
+
+struct fns_message {
+    uint32_t op;
+    uint32_t len;        /* bytes of the request */
+    uint32_t patches;    /* this many uint32_t offsets follow; one descriptor comes with each */
+    uint32_t reserved;   /* 0 */
+};
+
+/* The ring. Positions count bytes and never go back; the record at `pos` is at offset (pos - base) % size.
+ * `base` moves only while the ring is empty, to start again at the first page. */
+enum fns_record_type {
+    FNS_DATA = 1,      /* one netlink datagram */
+    FNS_SKIP = 2,      /* nothing: fills the end before a wrap */
+    FNS_OVERRUN = 3,   /* the kernel dropped datagrams here */
+    FNS_ERROR = 4,     /* sendto failed: fns_error */
+    FNS_TRUNCATED = 5  /* a datagram larger than the ring was dropped: fns_error, detail is its size */
+};
+
+struct fns_record {
+    uint32_t len;      /* bytes after this header; the next record starts 8-aligned */
+    uint32_t type;
+};
+
+struct fns_error {
+    int32_t err;
+    uint32_t detail;
+};
+
+struct fns_ring {
+    uint32_t magic, reserved;
+    uint64_t size;
+    char pad0[48];
+    /* written by the proxy */
+    _Atomic uint64_t head;
+    _Atomic uint64_t base;
+    char pad1[48];
+    /* written by the caller */
+    _Atomic uint64_t tail;
+    char pad2[56];
+    /* both: 0 asks for a doorbell with the next record; 1 asks for FNS_SPACE when records are freed */
+    _Atomic uint32_t bell;
+    char pad3[60];
+    _Atomic uint32_t want;
+    char pad4[60];
+};
+
+/* The caller's end of a ring. Trusts nothing in it: no read outside data[0..size). */
+struct fns_reader {
+    struct fns_ring *ring;
+    const uint8_t *data;
+    uint64_t size;
+    uint64_t tail;
+    uint64_t end;      /* position after the record fns_ring_next() returned */
+    uint64_t head;     /* last head seen, so that a drained batch reads the shared word once */
+};
+
+int fns_ring_attach(struct fns_reader *reader, void *map, size_t map_len);
+int fns_ring_next(struct fns_reader *reader, const uint8_t **payload, uint32_t *len, uint32_t *type);
+int fns_ring_release(struct fns_reader *reader);
+int fns_ring_empty(struct fns_reader *reader);
+int fns_ring_arm(struct fns_reader *reader);
+int fns_ring_disarm(struct fns_reader *reader);
+
+struct fns_config {
+    int control;             /* the proxy's end */
+    pid_t parent;
+    uint32_t max_channels;
+    uint32_t reserved;
+    char run_dir[FNS_DIR_MAX + 1];   /* where names are looked up, no trailing slash */
+};
+
+pid_t fns_relay_fork(const struct fns_config *config);
+pid_t fns_relay_wait(pid_t pid, int *status, int block);
+
 #endif
