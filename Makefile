@@ -33,7 +33,8 @@ bench: $(VENV)/test
 lint: $(VENV)/lint
 	$(BIN)/ruff check fastns tests benchmarks setup.py
 	$(BIN)/mypy
-	$(CC) -std=gnu11 -O2 -Wall -Wextra -Wconversion -Werror -c fastns/_relay.c -o /dev/null
+	for file in fastns/_relay*.c; do \
+		$(CC) -std=gnu11 -O2 -Wall -Wextra -Wconversion -Werror -c $$file -o /dev/null || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .benchmarks .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,6 +5,7 @@ FASTNS_COVERAGE=1   gcov build of the C files
 FASTNS_SANITIZE=1   AddressSanitizer and UndefinedBehaviorSanitizer
 """
 
+import glob
 import os
 
 from Cython.Build import cythonize
@@ -37,11 +38,11 @@ if coverage:
 extensions = [
     Extension(
         "fastns._core",
-        ["fastns/_core.pyx", "fastns/_relay.c"],
-        depends=["fastns/_relay.h", "fastns/_linux.pxd"],
+        ["fastns/_core.pyx", *sorted(glob.glob("fastns/_relay*.c"))],
+        depends=[*glob.glob("fastns/*.pxi"), *glob.glob("fastns/_relay*.h"), "fastns/_linux.pxd"],
         define_macros=macros,
         extra_compile_args=compile_args,
-        extra_link_args=[*link_args, "-pthread"],
+        extra_link_args=[*link_args, "-pthread", "-Wl,-z,now"],
     ),
     Extension(
         "fastns._codec",

@@ -277,3 +277,38 @@ cdef extern from "<sys/timerfd.h>" nogil:
 
 cdef extern from "<time.h>" nogil:
     int CLOCK_MONOTONIC
+
+
+cdef extern from "<errno.h>" nogil:
+    int E2BIG, ECONNRESET, EPIPE, EPROTO
+
+
+cdef extern from "<sys/socket.h>" nogil:
+    size_t CMSG_SPACE(size_t length)
+    size_t CMSG_LEN(size_t length)
+    int socketpair(int domain, int type, int protocol, int *sv)
+    int shutdown(int fd, int how)
+    ssize_t sendmsg(int fd, const msghdr *msg, int flags)
+    int AF_UNIX, SOCK_SEQPACKET, SHUT_RDWR, SCM_RIGHTS, MSG_CMSG_CLOEXEC
+
+
+cdef extern from "<sys/mman.h>" nogil:
+    void *mmap(void *addr, size_t length, int prot, int flags, int fd, long offset)
+    int munmap(void *addr, size_t length)
+    int memfd_create(const char *name, unsigned int flags)
+    void *MAP_FAILED
+    int PROT_READ, PROT_WRITE, MAP_SHARED
+    int MFD_CLOEXEC, MFD_ALLOW_SEALING
+
+
+cdef extern from "<fcntl.h>" nogil:
+    int F_ADD_SEALS, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE
+
+
+cdef extern from "<signal.h>" nogil:
+    int kill(int pid, int sig)
+    int SIGKILL
+
+
+cdef extern from "<time.h>" nogil:
+    int nanosleep(const timespec_t *duration, timespec_t *rem)

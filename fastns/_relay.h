@@ -79,6 +79,8 @@ struct fns_reply {
     uint64_t size;
 };
 
+#define FNS_REPLY_MAX (sizeof(struct fns_reply) + FNS_OPT_MAX)
+
 enum fns_stat {
     FNS_STAT_CHANNELS, FNS_STAT_OPENED, FNS_STAT_REQUESTS, FNS_STAT_REQUEST_BYTES, FNS_STAT_DATAGRAMS,
     FNS_STAT_BYTES, FNS_STAT_BELLS, FNS_STAT_STALLS, FNS_STAT_OVERRUNS, FNS_STAT_SEND_ERRORS, FNS_STAT_REFUSED,
@@ -97,7 +99,12 @@ struct fns_message {
     uint32_t op;
     uint32_t len;        /* bytes of the request */
     uint32_t patches;    /* this many uint32_t offsets follow; one descriptor comes with each */
-    uint32_t reserved;   /* 0 */
+    uint32_t flags;
+};
+
+enum fns_message_flags {
+    FNS_STRICT = 1,      /* NETLINK_GET_STRICT_CHK for this request only */
+    FNS_MESSAGE_KNOWN = 1
 };
 
 /* The ring. Positions count bytes and never go back; the record at `pos` is at offset (pos - base) % size.

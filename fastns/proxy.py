@@ -1,0 +1,190 @@
+"""The proxy process: one small C process that owns netlink sockets in any number of namespaces.
+
+It is forked from this process and needs nothing of it afterwards: requests reach it over a socket, answers and
+events come back through a ring of memory both sides map. It keeps the privileges it was forked with, so a program
+that drops its own goes on managing namespaces; it receives events while the interpreter is busy; it ends when
+this process ends, in whatever way.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from types import TracebackType
+from typing import Any, Optional
+
+from fastns import _core
+from fastns import netns as netns_module
+
+__all__ = ["Proxy", "close_shared", "default", "shared"]
+
+NETLINK_ROUTE = 0
+RING_SIZE = 4 << 20  # requests: pages are used only for what a ring holds
+EVENTS_RING_SIZE = 32 << 20
+RCVBUF = 8 << 20
+
+_lock = threading.Lock()
+_shared: Optional[Proxy] = None
+_defaults: list[Proxy] = []
+
+
+class Proxy:
+    """A proxy process, forked now.
+
+    `max_channels` bounds the handles open at a time (1 to 65535). `default=True`: handles with `transport="auto"`
+    use this proxy while it is alive.
+
+    Threads may share it. In a forked child it is unusable (OSError EBADF) and close() touches only the child's
+    copy. The process is not seen by `os.wait()` and sends no SIGCHLD; close() reaps it.
+
+    Raises: OSError naming the step of the start that failed (EAGAIN, ENOMEM: no process; EMFILE: no descriptor).
+    Source: clone(2), socketpair(2), unix(7).
+    """
+
+    def __init__(
+        self,
+        netns: Any = None,
+        read_only: bool = False,
+        families: Any = None,
+        *,
+        max_channels: int = 4096,
+        default: bool = False,
+    ) -> None:
+        if netns is not None or read_only or families is not None:
+            raise NotImplementedError("proxy policies")
+        _core.reap_abandoned()
+        self._client = _core.RelayClient(os.fsencode(netns_module.NETNS_RUN_DIR), max_channels)
+        self.pid = self._client.pid
+        if default:
+            with _lock:
+                _defaults.append(self)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process serves. False after close(), in a forked child, and when it ended by itself."""
+        return self._client.alive
+
+    @property
+    def status(self) -> Optional[int]:
+        """The wait(2) status once the process has been found dead or was closed, else None."""
+        return self._client.status
+
+    def open(
+        self,
+        ref: Any = None,
+        *,
+        flags: int = 0,
+        pid: Optional[int] = None,
+        libc: Any = None,
+        family: int = NETLINK_ROUTE,
+        rcvbuf: int = 0,
+        sndbuf: int = 0,
+        groups: int = 0,
+        portid: int = 0,
+        ext_ack: bool = True,
+        strict_check: bool = False,
+        all_ns: bool = False,
+        cap_ack: bool = False,
+        ring_size: int = 0,
+    ) -> _core.RelayChannel:
+        """A netlink socket in a namespace, owned by the proxy. None is the calling thread's namespace.
+
+        A plain name is resolved by the proxy, with its rights; paths, descriptors and `pid` by this process.
+        `flags`: as for `NetNS`. `rcvbuf`, `sndbuf`: bytes, beyond the system's limits where the proxy may; 0: 8 MiB
+        and the kernel's default. `ring_size`: bytes kept for what this process has not read yet, rounded up to a
+        power of two; 0: 32 MiB.
+
+        Raises: OSError with the reference as `filename`: ENOENT, EPERM (setns(2): CAP_SYS_ADMIN over the
+        namespace), EINVAL (no network namespace), EPROTONOSUPPORT (family), EMFILE (descriptors or `max_channels`),
+        ENOMEM; ProxyError when the process is gone.
+        """
+        name: Optional[bytes] = None
+        nsfd, owned = -1, False
+        filename = ref if pid is None else pid
+        if pid is None and ref is None:
+            nsfd, owned = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC), True
+        elif pid is None and flags == 0 and isinstance(ref, (str, bytes)) and _is_name(ref):
+            name = os.fsencode(ref)
+        else:
+            nsfd, owned = netns_module.open_ref(ref, flags, pid=pid, libc=libc)
+        try:
+            return self._client.open(
+                name,
+                nsfd,
+                filename,
+                family=family,
+                rcvbuf=rcvbuf or RCVBUF,
+                sndbuf=sndbuf or 0,
+                groups=groups,
+                portid=portid,
+                ring_size=ring_size or EVENTS_RING_SIZE,
+                ext_ack=bool(ext_ack),
+                strict_check=bool(strict_check),
+                all_ns=bool(all_ns),
+                cap_ack=bool(cap_ack),
+            )
+        finally:
+            if owned:
+                os.close(nsfd)
+
+    def stats(self) -> dict[str, int]:
+        """Counters since the start: channels now, opened, requests, datagrams, bytes, overruns, refused, ..."""
+        return self._client.stats()
+
+    def close(self) -> None:
+        """End the process and reap it. Handles that use it get ProxyError. Twice is fine."""
+        with _lock:
+            if self in _defaults:
+                _defaults.remove(self)
+        self._client.close()
+
+    def __enter__(self) -> Proxy:
+        return self
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        client = getattr(self, "_client", None)
+        if client is not None and client.alive and self is not _shared:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
+            client.close()
+
+    def __repr__(self) -> str:
+        return f"<fastns.Proxy pid={self.pid} {'alive' if self.alive else 'closed'}>"
+
+
+def _is_name(ref: Any) -> bool:
+    name = os.fsencode(ref)
+    return 0 < len(name) <= 255 and b"/" not in name and b"\0" not in name and name not in (b".", b"..")
+
+
+def shared() -> Proxy:
+    """The one proxy of this Python process: forked at first need, again when it died and in a forked child."""
+    global _shared
+    with _lock:
+        if _shared is None or not _shared.alive:
+            if _shared is not None:
+                _shared._client.close()
+            _shared = Proxy()
+        return _shared
+
+
+def close_shared() -> None:
+    """End the shared proxy, if there is one; the next need forks another."""
+    global _shared
+    with _lock:
+        proxy, _shared = _shared, None
+    if proxy is not None:
+        proxy.close()
+    _core.reap_abandoned(1000)
+
+
+def default() -> Optional[Proxy]:
+    """The living `Proxy(default=True)` made last, or None."""
+    with _lock:
+        _defaults[:] = [proxy for proxy in _defaults if proxy.alive]
+        return _defaults[-1] if _defaults else None
