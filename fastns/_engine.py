@@ -19,6 +19,7 @@ from pyroute2.netlink import (
     NETLINK_ADD_MEMBERSHIP,
     NETLINK_DROP_MEMBERSHIP,
     NETLINK_GET_STRICT_CHK,
+    NLM_F_ACK,
     NLM_F_MULTI,
     SOL_NETLINK,
 )
@@ -29,12 +30,15 @@ from pyroute2.netlink.rtnl.iprsocket import IPRouteProxy
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
 from fastns import _codec, netns
-from fastns._request import Pause, RequestMethods, iterate
+from fastns._request import ANSWERED_GETS, Dump, Pause, RequestMethods, iterate
 from fastns.errors import NetlinkDumpInterrupted, NetlinkError
 from fastns.schema import marshal_class
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
+
+_TYPE_FLAGS = struct.Struct("=HH").unpack_from
+_FLAGS = struct.Struct("=H").pack
 
 Marshal = marshal_class(MarshalRtnl)
 
@@ -157,6 +161,8 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
         self.libc = options["libc"]
         self.use_socket = options["use_socket"]
         self.dump_intr = options["dump_intr"]
+        self.nlm_echo = bool(options["nlm_echo"])
+        self.strict_check = bool(options["strict_check"])
         self.timeout: float | None = options["timeout"]
         self.exception_factory = options["exception_factory"]
         self.use_event_loop = options["use_event_loop"]
@@ -165,7 +171,7 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
         self.lock = threading.RLock()
         self.addr_pool = Sequence()
         self.callbacks = []
-        self.request_proxy = LocalRequests(self)
+        self.request_proxy = self.local_requests = LocalRequests(self)
         self.marshal = Marshal()
         self.pending: dict[int, deque[Any]] = {}
         self.strays: deque[bytes] = deque()
@@ -325,6 +331,39 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
         if isinstance(data, OSError):
             raise OSError(data.errno, data.strerror, self.options["netns"])
         return data
+
+    @property
+    def plain(self) -> bool:
+        """Nothing is set that looks at requests or answers on their way, so they need not pass pyroute2's code."""
+        return self.batch is None and not self.callbacks and self.request_proxy is self.local_requests
+
+    def exchange(self, data: bytes, seq: int) -> list[Any]:
+        """Send a complete request, no dump, and return its answer."""
+        kind, flags = _TYPE_FLAGS(data, 4)
+        if kind in ANSWERED_GETS:
+            data = data[:6] + _FLAGS(flags & ~NLM_F_ACK) + data[8:]
+        self.pending[seq] = deque()
+        try:
+            self.submit(data, seq)
+            return list(self.conversation(seq, None, None, False, None))
+        finally:
+            self.pending.pop(seq, None)
+
+    def generate(self, data: bytes, seq: int) -> Iterator[Any]:
+        """The answer to a complete dump request, which is sent when the first message is asked for."""
+        self.pending[seq] = deque()
+        try:
+            yield from Dump(self, [data], seq).stream()
+        finally:
+            self.pending.pop(seq, None)
+
+    def dump_all(self, data: bytes, seq: int) -> tuple[Any, ...]:
+        """The answer to a complete dump request, whole."""
+        self.pending[seq] = deque()
+        try:
+            return tuple(Dump(self, [data], seq).collect())
+        finally:
+            self.pending.pop(seq, None)
 
     def conversation(
         self, seq: int, terminate: Any, callback: Any, noraise: bool, exception_factory: Any

@@ -29,6 +29,7 @@ NLM_F_BULK = 0x200  # linux/netlink.h, since 5.19: on a delete request the old N
 RTM_F_CLONED = 0x200
 
 DONE, INTERRUPTED, FAILED, SINGLE = 1, 2, 4, 8  # what _codec.parse_dump reports
+ENDED = DONE | FAILED | SINGLE
 DUMP_ATTEMPTS = 10
 
 # GET requests that always answer with data or an error, so their acknowledgement would only be one more
@@ -112,13 +113,10 @@ class Request(NetlinkRequest):  # type: ignore[misc]
         try:
             if await self.proxy():
                 return len(self.msg.data)
-            return int(self.submit(0))
+            return int(self.sock.submit(self.rounds[0], self.msg_seq, self.dump, self.kernel_filter))
         except BaseException:
             self.cleanup()
             raise
-
-    def submit(self, number: int) -> int:
-        return self.sock.submit(self.rounds[number], self.msg_seq, self.dump, self.kernel_filter)  # type: ignore[no-any-return]
 
     def response(self) -> Response:
         return Response(self)
@@ -180,8 +178,8 @@ class Response:
     def __iter__(self) -> Iterator[Any]:
         request, engine = self.request, self.engine
         try:
-            if request.dump and not (request.terminate or request.callback or request.parser):
-                yield from self.selected(self.stream())
+            if self.whole:
+                yield from self.selected(self.dump().stream(sent=True))
             else:
                 yield from self.selected(
                     engine.conversation(
@@ -190,6 +188,12 @@ class Response:
                 )
         finally:
             request.cleanup()
+
+    @property
+    def whole(self) -> bool:
+        """A dump nobody wants to look into while it arrives."""
+        request = self.request
+        return request.dump and not (request.terminate or request.callback or request.parser)
 
     def selected(self, messages: Iterator[Any]) -> Iterator[Any]:
         dump_filter, callbacks = self.request.dump_filter, self.engine.callbacks
@@ -205,58 +209,84 @@ class Response:
             self.engine.call_back(msg)
             yield msg
 
-    def stream(self) -> Iterator[Any]:
-        engine, request = self.engine, self.request
-        interrupted = False
-        for number in range(len(request.rounds)):
-            if number:
-                request.submit(number)
-            seen = 0
-            while not seen & (DONE | SINGLE | FAILED):
-                part: list[Any] = []
-                seen = _codec.parse_dump(engine.marshal, engine.receive(request.msg_seq), part, request.msg_seq)
-                interrupted = interrupted or bool(seen & INTERRUPTED)
-                if seen & FAILED:
-                    self.check(part.pop())
-                yield from part
-        if interrupted:
-            engine.interrupted()
+    def dump(self) -> Dump:
+        request = self.request
+        return Dump(self.engine, request.rounds, request.msg_seq, request.kernel_filter, request.exception_factory)
 
     def collect(self) -> list[Any]:
-        """Every message of a dump at once, repeated when the kernel says that it changed meanwhile."""
-        request, engine = self.request, self.engine
-        if not request.dump or request.terminate or request.callback or request.parser:
+        """Every message at once; a dump is repeated when the kernel says that it changed meanwhile."""
+        request = self.request
+        if not self.whole:
             return list(self)
         try:
-            for attempt in range(DUMP_ATTEMPTS):
-                messages: list[Any] = []
-                interrupted = False
-                for number in range(len(request.rounds)):
-                    if attempt or number:
-                        request.submit(number)
-                    interrupted |= self.gather(messages)
-                if not interrupted or engine.dump_intr != "retry":
-                    break
-            if interrupted:
-                engine.interrupted()
+            messages = self.dump().collect(sent=True)
         finally:
             request.cleanup()
         return list(self.selected(iter(messages)))
 
-    def gather(self, messages: list[Any]) -> bool:
-        """Append one dump, whole; whether it was interrupted."""
-        engine, seq, marshal = self.engine, self.request.msg_seq, self.engine.marshal
-        seen = 0
-        while not seen & (DONE | SINGLE | FAILED):
-            seen |= _codec.parse_dump(marshal, engine.receive(seq), messages, seq)
+
+class Dump:
+    """One dump as bytes on the wire, in one or several rounds: received whole, or as a stream."""
+
+    __slots__ = ("engine", "exception_factory", "kernel_filter", "rounds", "seq")
+
+    def __init__(
+        self, engine: Engine, rounds: list[Any], seq: int, kernel_filter: bool = False, exception_factory: Any = None
+    ) -> None:
+        self.engine = engine
+        self.rounds = rounds
+        self.seq = seq
+        self.kernel_filter = kernel_filter
+        self.exception_factory = exception_factory
+
+    def stream(self, sent: bool = False) -> Iterator[Any]:
+        interrupted = False
+        for data in self.rounds:
+            if not sent:
+                self.engine.submit(data, self.seq, True, self.kernel_filter)
+            sent = False
+            seen = 0
+            while not seen & ENDED:
+                part, seen = self.part(self.engine.receive(self.seq))
+                interrupted = interrupted or bool(seen & INTERRUPTED)
+                yield from part
+        if interrupted:
+            self.engine.interrupted()
+
+    def collect(self, sent: bool = False) -> list[Any]:
+        engine, seq = self.engine, self.seq
+        for _ in range(DUMP_ATTEMPTS):
+            messages: list[Any] = []
+            interrupted = False
+            for data in self.rounds:
+                if not sent:
+                    engine.submit(data, seq, True, self.kernel_filter)
+                sent = False
+                seen = 0
+                while not seen & ENDED:
+                    seen |= _codec.parse_dump(engine.marshal, engine.receive(seq), messages, seq)
+                if seen & FAILED:
+                    self.check(messages.pop())
+                interrupted = interrupted or bool(seen & INTERRUPTED)
+            if not interrupted:
+                return messages
+            if engine.dump_intr != "retry":
+                break
+        engine.interrupted()
+        return messages
+
+    def part(self, data: Any) -> tuple[list[Any], int]:
+        """The messages of one datagram and what it says about the dump."""
+        messages: list[Any] = []
+        seen = _codec.parse_dump(self.engine.marshal, data, messages, self.seq)
         if seen & FAILED:
             self.check(messages.pop())
-        return bool(seen & INTERRUPTED)
+        return messages, seen
 
     def check(self, failed: Any) -> None:
         """A kernel-side filter that names something absent is an empty result, as it is when Python filters."""
-        if not (self.request.kernel_filter and abs(failed["error"]) in (errno.ENODEV, errno.ENOENT)):
-            raise self.engine.failure(failed, self.request.exception_factory)
+        if not (self.kernel_filter and abs(failed["error"]) in (errno.ENODEV, errno.ENOENT)):
+            raise self.engine.failure(failed, self.exception_factory)
 
 
 def request_methods(request_class: type[Request]) -> dict[str, Any]:

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pyroute2
 from pyroute2.netlink.rtnl import RTMGRP_DEFAULTS
 
-from fastns import _codec
 from fastns import netns as netns_module
 from fastns._engine import Engine
-from fastns._request import DONE, FAILED, INTERRUPTED, SINGLE, Request, Response, request_methods
+from fastns._request import ENDED, INTERRUPTED, Request, Response, request_methods
 from fastns._transport import open_engine
 from fastns.nspopen import NSPopen
 
@@ -37,14 +36,11 @@ class AsyncRequest(Request):
         try:
             if await self.proxy():
                 return len(self.msg.data)
-            return await self.submit_async(0)
+            engine: AsyncEngine = self.sock
+            return await engine.submit_async(self.rounds[0], self.msg_seq, self.dump, self.kernel_filter)
         except BaseException:
             self.cleanup()
             raise
-
-    async def submit_async(self, number: int) -> int:
-        engine: AsyncEngine = self.sock
-        return await engine.submit_async(self.rounds[number], self.msg_seq, self.dump, self.kernel_filter)
 
     def response(self) -> AsyncResponse:
         return AsyncResponse(self)
@@ -61,7 +57,7 @@ class AsyncResponse(Response):
     async def messages(self) -> AsyncIterator[Any]:
         request: AsyncRequest = self.request
         engine: AsyncEngine = request.sock
-        if request.dump and not (request.terminate or request.callback or request.parser):
+        if self.whole:
             source = self.stream_async()
         else:
             source = engine.conversation_async(
@@ -77,20 +73,16 @@ class AsyncResponse(Response):
             request.cleanup()
 
     async def stream_async(self) -> AsyncIterator[Any]:
-        request: AsyncRequest = self.request
-        engine: AsyncEngine = request.sock
+        engine: AsyncEngine = self.request.sock
+        dump = self.dump()
         interrupted = False
-        for number in range(len(request.rounds)):
+        for number, data in enumerate(dump.rounds):
             if number:
-                await request.submit_async(number)
+                await engine.submit_async(data, dump.seq, True, dump.kernel_filter)
             seen = 0
-            while not seen & (DONE | SINGLE | FAILED):
-                part: list[Any] = []
-                data = await engine.receive_async(request.msg_seq)
-                seen = _codec.parse_dump(engine.marshal, data, part, request.msg_seq)
+            while not seen & ENDED:
+                part, seen = dump.part(await engine.receive_async(dump.seq))
                 interrupted = interrupted or bool(seen & INTERRUPTED)
-                if seen & FAILED:
-                    self.check(part.pop())
                 for msg in part:
                     yield msg
         if interrupted:

@@ -14,6 +14,7 @@ from pyroute2 import config
 from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST
 from pyroute2.netlink.rtnl import RTMGRP_DEFAULTS
 
+from fastns import _codec
 from fastns import netns as netns_module
 from fastns._engine import Engine
 from fastns._request import RTNL_METHODS, Request, Response, drive, iterate
@@ -31,6 +32,8 @@ GENERIC = frozenset(
     "addr link neigh route rule tc fdb brport probe stats vlandb link_lookup vlan_filter flush_addr flush_rules "
     "flush_routes get_netnsid set_netnsid route_dump route_dumps route_load route_loads".split()
 )
+UNFILTERED = frozenset(("family", "ext_mask", "dump_flags"))  # of a dump: these go into the request, the rest filters
+BUILT = frozenset(("link", "addr", "route", "neigh", "rule", "fdb"))
 PLAIN = frozenset(
     "list_link_kind unregister_link_kind register_link_kind get_pid close_file open_file filter_messages".split()
 )
@@ -245,25 +248,43 @@ def collect(result: Any) -> tuple[Any, ...]:
 
 def _request_method(name: str, func: Any) -> Callable[..., Any]:
     """The synchronous face of one request coroutine of pyroute2."""
-    if name in GENERIC:
+    if name in BUILT:
+        # The second argument is the command; everything else is keywords. What `build` knows it turns into the
+        # bytes pyroute2 would send; for the rest it returns None and pyroute2's own code decides.
+        def method(self: IPRoute, command: Any, **kwarg: Any) -> Any:
+            engine = self.asyncore
+            dump = command in ("dump", "show")
+            if engine.plain and (not dump or UNFILTERED.issuperset(kwarg)):
+                seq = engine.addr_pool.alloc()
+                data = _codec.build(
+                    name, command, kwarg, engine.nlm_echo, seq, engine.owner, engine.strict_check
+                )
+                if data is not None:
+                    if not dump:
+                        return engine.exchange(data, seq)
+                    return engine.generate(data, seq) if config.nlm_generator else engine.dump_all(data, seq)
+            return run(self, getattr(engine, name), command, **kwarg)
 
-        def method(self: IPRoute, *argv: Any, **kwarg: Any) -> Any:
-            bound = getattr(self.asyncore, name)
-            if argv and argv[0] in ("dump", "show"):
-                if config.nlm_generator:
-                    return self._generate_with_cleanup(bound, *argv, **kwarg)
-                return collect(drive(bound(*argv, **kwarg)))
-            return drive(bound(*argv, **kwarg))
+        return functools.wraps(func)(method)
 
-    else:
+    def generic(self: IPRoute, *argv: Any, **kwarg: Any) -> Any:
+        return run(self, getattr(self.asyncore, name), *argv, **kwarg)
 
-        def method(self: IPRoute, *argv: Any, **kwarg: Any) -> Any:
-            bound = getattr(self.asyncore, name)
-            if config.nlm_generator:
-                return self._generate_with_cleanup(bound, *argv, **kwarg)
-            return collect(drive(bound(*argv, **kwarg)))
+    def listing(self: IPRoute, *argv: Any, **kwarg: Any) -> Any:
+        bound = getattr(self.asyncore, name)
+        if config.nlm_generator:
+            return self._generate_with_cleanup(bound, *argv, **kwarg)
+        return collect(drive(bound(*argv, **kwarg)))
 
-    return functools.wraps(func)(method)
+    return functools.wraps(func)(generic if name in GENERIC else listing)
+
+
+def run(self: IPRoute, bound: Any, *argv: Any, **kwarg: Any) -> Any:
+    if argv and argv[0] in ("dump", "show"):
+        if config.nlm_generator:
+            return self._generate_with_cleanup(bound, *argv, **kwarg)
+        return collect(drive(bound(*argv, **kwarg)))
+    return drive(bound(*argv, **kwarg))
 
 
 for _name, _func in RTNL_METHODS.items():
