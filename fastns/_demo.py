@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -11,7 +12,6 @@ import shutil
 import signal
 import statistics
 import sys
-import threading
 import time
 import warnings
 from contextlib import ExitStack
@@ -19,6 +19,7 @@ from subprocess import PIPE
 from typing import Any, Callable, Iterator
 
 import pyroute2
+from pyroute2.netlink.exceptions import NetlinkError as Pyroute2Error
 from pyroute2.netlink.rtnl import RTMGRP_IPV4_ROUTE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -61,8 +62,13 @@ class Stop(SystemExit):
 def run(routes: int, as_json: bool) -> None:
     """Do it all, print the table or JSON, and remove what was made whatever happens."""
 
+    owner = os.getpid()
+
     def stop(number: int, _: Any) -> None:
-        raise Stop(128 + number)
+        if os.getpid() == owner:
+            raise Stop(128 + number)
+        signal.signal(number, signal.SIG_DFL)  # a child that pyroute2 forked, and ends so
+        os.kill(os.getpid(), number)
 
     ended_by = (signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, stop) for number in ended_by}
@@ -78,6 +84,7 @@ def run(routes: int, as_json: bool) -> None:
 
 class Demo:
     def __init__(self, console: Console, routes: int) -> None:
+        self.owner = os.getpid()
         self.console = console
         self.routes = routes
         mark = secrets.token_hex(4)
@@ -94,7 +101,7 @@ class Demo:
         }
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, soft_wrap=True)
 
     def run(self) -> dict[str, Any]:
         where = "a user namespace of its own" if self.result["rootless"] else f"{netns.NETNS_RUN_DIR} of this machine"
@@ -107,7 +114,8 @@ class Demo:
                 self.dump()
             self.compare()
         finally:
-            self.remove()
+            if os.getpid() == self.owner:
+                self.remove()
         self.report()
         return self.result
 
@@ -140,44 +148,41 @@ class Demo:
         self.say(f"pinged    {line} (NSPopen, pid {child.pid})")
 
     def load(self) -> None:
-        """Load the routes, and count the events of it that come in through the proxy process meanwhile."""
+        """Load the routes. Their events pile up in the proxy process's ring meanwhile, and are read now and then."""
         columns = (TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with ExitStack() as stack:
             watcher = Watcher(stack.enter_context(NetNS(self.left, flags=0)), self.routes)
-            stack.callback(watcher.stop)
-            progress = stack.enter_context(Progress(*columns, console=self.console))
+            progress = stack.enter_context(Progress(*columns, console=self.console, refresh_per_second=5))
             loaded = progress.add_task("loading", total=self.routes)
             seen = progress.add_task("events", total=self.routes)
-            watcher.start()
-            began = time.perf_counter()
+            reading = 0.0
 
             def tell(count: int) -> None:
+                nonlocal reading
+                began = time.perf_counter()
+                watcher.read(0)
                 progress.update(loaded, completed=count)
                 progress.update(seen, completed=watcher.seen)
+                reading += time.perf_counter() - began
 
+            began = time.perf_counter()
             self.add_routes(tell)
-            took = time.perf_counter() - began
-            watcher.finish()
+            took = time.perf_counter() - began - reading
+            watcher.read(3)
             progress.update(seen, completed=watcher.seen)
         self.result["load"] = {"routes": self.routes, "seconds": took}
         self.result["events"] = {"expected": self.routes, "received": watcher.seen, "lost_records": watcher.lost}
-        self.say(f"loaded    {self.routes:,} routes in {took:.2f} s, {took / self.routes * 1e6:.1f} µs each, "
-                 "while the proxy process received their events")  # fmt: skip
-        self.say(f"received  {watcher.seen:,} events" + (f", loss reported {watcher.lost} times" if watcher.lost else ""))
+        self.say(f"loaded    {self.routes:,} routes in {took:.2f} s, {took / self.routes * 1e6:.1f} µs each")
+        lost = f", loss reported {watcher.lost} times" if watcher.lost else ""
+        self.say(f"received  {watcher.seen:,} events through the proxy process{lost}")
 
     def add_routes(self, tell: Callable[[int], Any]) -> None:
+        """tell(count) every thousand routes, and at the end."""
         requests = route_requests(self.routes, RIGHT)
-        if hasattr(self.a, "batch"):
-            with self.a.batch() as batch:
-                for number, request in enumerate(requests, 1):
-                    batch.route("add", **request)
-                    if number % 1000 == 0:
-                        tell(number)
-        else:
-            for number, request in enumerate(requests, 1):
-                self.a.route("add", **request)
-                if number % 1000 == 0:
-                    tell(number)
+        for number, request in enumerate(requests, 1):
+            self.a.route("add", **request)
+            if number % 1000 == 0:
+                tell(number)
         tell(self.routes)
 
     def dump(self) -> None:
@@ -196,9 +201,12 @@ class Demo:
             warnings.simplefilter("ignore")  # pyroute2 forks, which Python 3.12 warns about in a process with threads
             netns.create(self.extra)
             prepare_compared(self.extra)
-            self.result["comparison"] = [
-                compare(work, (ours, theirs), count) for work, ours, theirs, count in comparisons(self.extra)
-            ]
+            try:
+                self.result["comparison"] = [
+                    compare(work, (ours, theirs), count) for work, ours, theirs, count in comparisons(self.extra)
+                ]
+            except Pyroute2Error as error:
+                raise OSError(error.code, f"pyroute2: {error}") from None
 
     def remove(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -224,39 +232,28 @@ class Demo:
         self.console.print(table)
 
 
-class Watcher(threading.Thread):
+class Watcher:
     """Counts the route events of a handle; they reach it through the shared proxy process."""
 
     def __init__(self, handle: Any, expected: int) -> None:
-        super().__init__(name="fastns-demo-events", daemon=True)
         self.handle = handle
         self.expected = expected
         self.seen = self.lost = 0
-        self.ending = threading.Event()
         handle.bind(RTMGRP_IPV4_ROUTE)
+        self.poll = select.poll()
+        self.poll.register(handle.fileno(), select.POLLIN)
 
-    def run(self) -> None:
-        while self.seen < self.expected:
-            if not select.select([self.handle], [], [], 0.2)[0]:
-                if self.ending.is_set():
-                    return
-                continue
+    def read(self, patience: float) -> None:
+        """Read what is there; with `patience`, until all have come or nothing has for that many seconds."""
+        while self.seen < self.expected and self.poll.poll(patience * 1000):
             try:
                 messages = self.handle.get()
-            except OSError:
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
                 self.lost += 1
                 continue
             self.seen += sum(message["event"] == "RTM_NEWROUTE" for message in messages)
-
-    def finish(self) -> None:
-        """Everything has been sent: return once it has arrived, or no more comes."""
-        self.ending.set()
-        self.join()
-
-    def stop(self) -> None:
-        self.expected = 0
-        if self.is_alive():
-            self.finish()
 
 
 def route_requests(count: int, gateway: str) -> Iterator[dict[str, Any]]:

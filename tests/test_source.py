@@ -29,7 +29,9 @@ EVERYTHING = SOURCES + sorted(
 
 # From the top down: a module imports only from those after it.
 LAYERS = [
+    "__main__",
     "cli",
+    "_demo",
     "dropin",
     "ipdb",
     "nspopen",
