@@ -132,7 +132,7 @@ def test_sdist_installs_into_an_empty_environment(sdist, tmp_path):
             if not path.name.lower().startswith(("fastns", "__editable__", "pip")):
                 (lent / path.name).symlink_to(path)
     (Path(site) / "lent.pth").write_text(f"{lent}\n")
-    quick = {**os.environ, "CFLAGS": "-O0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    quick = {**os.environ, "CFLAGS": "-O0", "PYTHONPATH": str(lent), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     install = [
         python,
         "-m",

@@ -41,6 +41,8 @@ LAYERS = [
     "batch",
     "monitor",
     "table",
+    "_engine",
+    "_request",
     "proxy",
     "netns",
     "requests",
@@ -70,7 +72,8 @@ def test_relay_cannot_touch_python(path):
 
 @by_name(SOURCES)
 def test_file_is_not_too_long(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 1100
+    limit = {"_build.pxi": 1600}.get(path.name, 1000)
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
 
 
 @by_name(EVERYTHING)
