@@ -9,12 +9,14 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import select
 import socket
 import subprocess
 import sysconfig
 import tempfile
+import threading
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any, Callable, ClassVar, Iterator
 
 RUN_DIR = "/var/run/netns"
@@ -26,6 +28,13 @@ def timed(func: Callable[[], Any]) -> float:
     start = perf_counter()
     func()
     return perf_counter() - start
+
+
+def readable(handle: Any, timeout: float = 1.0) -> bool:
+    """`timeout` seconds: only how long nothing has to come until nothing more is expected."""
+    poller = select.poll()
+    poller.register(handle.fileno(), select.POLLIN)
+    return bool(poller.poll(timeout * 1000))
 
 
 def address(number: int) -> str:
@@ -50,6 +59,10 @@ class Impl:
 
     def dump_links(self, netns: str) -> tuple[float, int]:
         """Seconds and the number of messages; index, name and MTU are read from each."""
+        raise NotImplementedError
+
+    def storm(self, netns: str, storm: Callable[[], None], expected: int) -> int:
+        """The number of route events received, with default settings, of those that storm() causes."""
         raise NotImplementedError
 
     def hold_routes(self, netns: str) -> int:
@@ -209,6 +222,21 @@ class PythonAPI(Impl):
 
             return timed(work), count
 
+    def storm(self, netns: str, storm: Callable[[], None], expected: int) -> int:
+        received = 0
+        with self.handle(netns) as ns:
+            ns.bind()
+            thread = threading.Thread(target=storm)
+            thread.start()
+            try:
+                while received < expected and (thread.is_alive() or readable(ns)):
+                    if readable(ns):
+                        received += sum(m["event"] == "RTM_NEWROUTE" for m in ns.get())
+            except OSError:  # events were dropped; what comes after is not counted
+                pass
+            thread.join()
+        return received
+
     def hold_routes(self, netns: str) -> int:
         with self.handle(netns) as ns:
             self.held = list(ns.get_routes(family=socket.AF_INET))
@@ -352,6 +380,21 @@ class Iproute2(Impl):
 
     def spawn(self, netns: str, count: int) -> float:
         return timed(lambda: [self.ip("netns", "exec", netns, TRUE) for _ in range(count)])
+
+    def storm(self, netns: str, storm: Callable[[], None], expected: int) -> int:
+        with tempfile.TemporaryFile() as out:
+            command = ["ip", "-n", netns, "-4", "monitor", "route"]
+            monitor = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL)
+            sleep(0.5)
+            storm()
+            size = -1
+            while os.fstat(out.fileno()).st_size > size and monitor.poll() is None:
+                size = os.fstat(out.fileno()).st_size
+                sleep(0.5)
+            monitor.kill()
+            monitor.wait()
+            out.seek(0)
+            return out.read().count(b"\n")
 
     def many(self, prefix: str, count: int) -> tuple[float, int]:
         links = 0

@@ -21,12 +21,14 @@ TITLES = {
     "create_remove": "create + remove a namespace",
     "spawn": "run `true` in a namespace and wait",
     "many": "open + get_links in each of {namespaces} namespaces, all held open",
+    "storm": "{events} route events at full speed, received with default settings",
     "hold_routes": "memory of a dump of {routes} routes held as objects",
     "proxy_memory": "private memory of the proxy process",
 }
 
 
-SIZES = ("routes", "links", "namespaces")
+SIZES = ("events", "routes", "links", "namespaces")
+COUNTS = ("storm",)  # their "seconds" are a number, more is better
 MEMORY = ("hold_routes", "proxy_memory")  # their "seconds" are bytes
 
 
@@ -49,6 +51,10 @@ def size(nbytes: float) -> str:
     return f"{nbytes / (1 << 20):.3g} MiB"
 
 
+def count(number: float) -> str:
+    return f"{number:,.0f}"
+
+
 def ratio(value: float) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
@@ -62,14 +68,16 @@ def rows(stored: dict[str, Any]) -> list[list[str]]:
     for operation in sorted(found, key=lambda name: list(TITLES).index(name) if name in TITLES else 99):
         medians = {impl: statistics.median(data) for impl, data in found[operation].items()}
         title = TITLES.get(operation, operation).format_map(sizes)
-        shown = size if operation in MEMORY else quantity
+        shown = size if operation in MEMORY else count if operation in COUNTS else quantity
         for impl, median in medians.items():
             data = found[operation][impl]
             quartiles = statistics.quantiles(data, n=4) if len(data) > 1 else [median] * 3
-            spread = 100 * (quartiles[2] - quartiles[0]) / 2 / median
+            spread = 100 * (quartiles[2] - quartiles[0]) / 2 / (median or 1)
             against = [
                 f"{ratio(median / medians['floor'])} x" if "floor" in medians else "",
-                f"{ratio(medians['pyroute2'] / median)} x" if "pyroute2" in medians else "",
+                f"{ratio(medians['pyroute2'] / median)} x"
+                if "pyroute2" in medians and operation not in COUNTS
+                else "",
             ]
             table.append([title, impl, shown(median), f"± {spread:.0f} %", *against])
             title = ""
