@@ -224,17 +224,17 @@ class PythonAPI(Impl):
 
     def storm(self, netns: str, storm: Callable[[], None], expected: int) -> int:
         received = 0
-        with self.handle(netns) as ns:
-            ns.bind()
-            thread = threading.Thread(target=storm)
-            thread.start()
-            try:
+        thread = threading.Thread(target=storm)
+        try:
+            with self.handle(netns) as ns:
+                ns.bind()
+                thread.start()
                 while received < expected and (thread.is_alive() or readable(ns)):
                     if readable(ns):
                         received += sum(m["event"] == "RTM_NEWROUTE" for m in ns.get())
-            except OSError:  # events were dropped; what comes after is not counted
-                pass
-            thread.join()
+        except OSError:  # events were dropped; what comes after is not counted
+            pass
+        thread.join()
         return received
 
     def hold_routes(self, netns: str) -> int:

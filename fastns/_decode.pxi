@@ -1716,6 +1716,7 @@ cdef object error_message(object marshal, bytes data, Py_ssize_t off, Py_ssize_t
                 cls = marshal.msg_map.get(load16(base + HEADER + 8), _nlmsg)
                 header[S_ERRMSG] = bare_message(cls if inner > HEADER else _nlmsg, request, 0)
             error = marshal.make_error(number, text, msg)
+        fns_track(msg)  # a raised error reaches its message again, through its traceback
     header[S_ERROR] = error
     if context.extra is not None:
         header.update(context.extra)
