@@ -295,6 +295,8 @@ cdef extern from "<sys/socket.h>" nogil:
 cdef extern from "<sys/mman.h>" nogil:
     void *mmap(void *addr, size_t length, int prot, int flags, int fd, long offset)
     int munmap(void *addr, size_t length)
+    int madvise(void *addr, size_t length, int advice)
+    int MADV_DONTFORK
     int memfd_create(const char *name, unsigned int flags)
     void *MAP_FAILED
     int PROT_READ, PROT_WRITE, MAP_SHARED

@@ -164,6 +164,7 @@ cdef class RelayClient:
     cdef bint reaped
     cdef uint32_t last_id
     cdef object lock
+    cdef object __weakref__
 
     def __cinit__(self):
         self.fd = -1
@@ -793,6 +794,7 @@ cdef RelayChannel channel_make(RelayClient client, int sock, int memfd, fns_repl
         lx.close(memfd)
     if err:
         raise os_error(err, "mmap", filename)
+    lx.madvise(channel.map, channel.map_len, lx.MADV_DONTFORK)    # a forked child has no business there
     if fns_ring_attach(&channel.reader, channel.map, channel.map_len) < 0:
         raise proxy_error(lx.EPROTO, "open: the ring is corrupted", None)
     channel.is_closed = False

@@ -9,8 +9,10 @@ this process ends, in whatever way.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import warnings
+import weakref
 from types import TracebackType
 from typing import Any, Optional
 
@@ -24,9 +26,11 @@ RING_SIZE = 4 << 20  # requests: pages are used only for what a ring holds
 EVENTS_RING_SIZE = 32 << 20
 RCVBUF = 8 << 20
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _shared: Optional[Proxy] = None
 _defaults: list[Proxy] = []
+_clients: weakref.WeakSet[_core.RelayClient] = weakref.WeakSet()
+_hooked = False
 
 
 class Proxy:
@@ -56,6 +60,7 @@ class Proxy:
         _core.reap_abandoned()
         self._client = _core.RelayClient(os.fsencode(netns_module.NETNS_RUN_DIR), max_channels)
         self.pid = self._client.pid
+        _remember(self._client)
         if default:
             with _lock:
                 _defaults.append(self)
@@ -149,12 +154,34 @@ class Proxy:
 
     def __del__(self) -> None:
         client = getattr(self, "_client", None)
-        if client is not None and client.alive and self is not _shared:
+        if client is None or client.closed:
+            return
+        if client.alive and self is not _shared and not sys.is_finalizing():
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self)
-            client.close()
+        client.close()
 
     def __repr__(self) -> str:
         return f"<fastns.Proxy pid={self.pid} {'alive' if self.alive else 'closed'}>"
+
+
+def _remember(client: _core.RelayClient) -> None:
+    """A forked child lets its copies of the connections go, or a proxy would not see its caller's end."""
+    global _hooked
+    with _lock:
+        _clients.add(client)
+        if not _hooked:
+            os.register_at_fork(after_in_child=_after_fork)
+            _hooked = True
+
+
+def _after_fork() -> None:
+    global _lock, _shared
+    _lock = threading.RLock()  # a thread that does not exist here may have held it
+    _shared = None
+    _defaults.clear()
+    for client in list(_clients):
+        client.close()
+    _clients.clear()
 
 
 def _is_name(ref: Any) -> bool:
