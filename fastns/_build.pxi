@@ -1275,6 +1275,15 @@ def build(str kind, command, dict kwarg, bint echo=False, uint32_t seq=0, uint32
     The arguments are never changed.
     """
     cdef Out out
+    if not build_into(kind, command, kwarg, echo, seq, pid, strict_check, &out):
+        return None
+    return PyBytes_FromStringAndSize(<char *> out.data, out.length)
+
+
+cdef bint build_into(
+    str kind, object command, dict kwarg, bint echo, uint32_t seq, uint32_t pid, bint strict_check, Out *out
+) except -1:
+    """False where `build` returns None."""
     cdef _Kind table
     cdef _Command cmd
     cdef bint done
@@ -1285,36 +1294,36 @@ def build(str kind, command, dict kwarg, bint echo=False, uint32_t seq=0, uint32
     else:
         table = _make_kind(kind)
         if table is None:
-            return None
+            return False
     if not PyUnicode_CheckExact(command):
-        return None
+        return False
     found = PyDict_GetItem(table.commands, command)
     if found == NULL:
-        return None
+        return False
     cmd = <_Command> <object> found
     out.length = table.header
     memset(out.data, 0, table.header)
     if cmd.dump:
-        done = build_dump(table, kwarg, strict_check, &out)
+        done = build_dump(table, kwarg, strict_check, out)
     elif table.number == KIND_ROUTE:
-        done = build_route(table, cmd, kwarg, strict_check, &out)
+        done = build_route(table, cmd, kwarg, strict_check, out)
     elif table.number == KIND_ADDR:
-        done = build_addr(table, cmd, kwarg, &out)
+        done = build_addr(table, cmd, kwarg, out)
     elif table.number == KIND_LINK:
-        done = build_link(table, cmd, kwarg, &out)
+        done = build_link(table, cmd, kwarg, out)
     elif table.number == KIND_RULE:
-        done = build_rule(table, cmd, kwarg, &out)
+        done = build_rule(table, cmd, kwarg, out)
     else:
-        done = build_neigh(table, cmd, kwarg, &out)
+        done = build_neigh(table, cmd, kwarg, out)
     if not done:
-        return None
+        return False
     header = <lx.nlmsghdr *> out.data
     header.nlmsg_len = <uint32_t> out.length
     header.nlmsg_type = <uint16_t> cmd.type
     header.nlmsg_flags = <uint16_t> (cmd.echo_flags if echo else cmd.flags)
     header.nlmsg_seq = seq
     header.nlmsg_pid = pid
-    return PyBytes_FromStringAndSize(<char *> out.data, out.length)
+    return True
 
 
 # -- messages in a buffer --------------------------------------------------------------------------------------------

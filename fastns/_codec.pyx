@@ -4,3 +4,4 @@ from fastns cimport _linux as lx
 
 include "_build.pxi"
 include "_decode.pxi"
+include "_batch.pxi"

@@ -106,8 +106,11 @@ class LocalRequests(IPRouteProxy):  # type: ignore[misc]
         super().__init__(None)
         self.engine = engine
 
+    def applies(self, msg: Any) -> bool:
+        return any(predicate(msg) for predicate, _ in self.route.get(msg["header"]["type"], ()))
+
     def handle(self, msg: Any) -> bytes:
-        if any(predicate(msg) for predicate, _ in self.route.get(msg["header"]["type"], ())):
+        if self.applies(msg):
             return bytes(self.engine.run_inside(super().handle, msg))
         return b""
 
@@ -151,6 +154,7 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
         transport: Any,
         *,
         open_events: Callable[[], Any],
+        open_beside: Callable[..., Any] | None = None,
         options: dict[str, Any],
         relayed: bool = False,
     ) -> None:
@@ -158,6 +162,7 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
         self.relayed = relayed
         self.options = options
         self.open_events = open_events
+        self.open_beside = open_beside
         self.libc = options["libc"]
         self.use_socket = options["use_socket"]
         self.dump_intr = options["dump_intr"]

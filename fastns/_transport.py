@@ -46,6 +46,7 @@ def open_engine(engine: Callable[..., T], options: dict[str, Any]) -> T:
     return engine(
         transport,
         open_events=partial(open_events, transport, relay, options),
+        open_beside=partial(open_beside, transport, relay, options),
         options=options,
         relayed=relay is not None,
     )
@@ -105,11 +106,17 @@ def socket_settings(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def open_events(transport: Any, relay: Any, options: dict[str, Any]) -> Any:
+def open_events(transport: Any, relay: Any, options: dict[str, Any], **more: Any) -> Any:
     """The transport of events, in the namespace `transport` is in: through a proxy unless the handle is direct."""
-    settings = {**socket_settings(options), "rcvbuf": options["rcvbuf"] or EVENTS_RCVBUF}
-    direct = relay is None and (options["transport"] == "direct" or options["fileno"] is not None)
-    if relay is not None:
+    settings = {**socket_settings(options), "rcvbuf": options["rcvbuf"] or EVENTS_RCVBUF, **more}
+    if relay is None and options["transport"] != "direct" and options["fileno"] is None:
+        return open_beside(transport, fastns.proxy.shared(), options, **settings)
+    return open_beside(transport, relay, options, **settings)
+
+
+def open_beside(transport: Any, relay: Any, options: dict[str, Any], **settings: Any) -> Any:
+    """One more socket in the namespace `transport` is in: the proxy's, or without one this process's own."""
+    if not isinstance(transport, NetlinkSocket):
         return relay.open(options["netns"], flags=0, pid=options["pid"], **settings)
     try:
         # Never by the reference: the name may mean another namespace by now.
@@ -121,9 +128,9 @@ def open_events(transport: Any, relay: Any, options: dict[str, Any]) -> Any:
         else:
             nsfd, owned = fastns.netns.open_ref(options["netns"], 0, pid=options["pid"])
     try:
-        if direct:
+        if relay is None:
             return NetlinkSocket(nsfd, filename=options["netns"], force=True, **settings)
-        return fastns.proxy.shared().open(None if nsfd < 0 else nsfd, **settings)
+        return relay.open(None if nsfd < 0 else nsfd, **settings)
     finally:
         if owned:
             os.close(nsfd)

@@ -7,12 +7,23 @@ the user gave. What the kernel answers to a netlink request is a `NetlinkError`.
 from __future__ import annotations
 
 import os
-from typing import Any
+import struct
+from typing import TYPE_CHECKING, Any
 
 from pyroute2.netlink import exceptions as pyroute2_exceptions
 from pyroute2.netlink.exceptions import NetlinkDecodeError
 
-__all__ = ["NetlinkDecodeError", "NetlinkDumpInterrupted", "NetlinkError", "ProxyError"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "BatchError",
+    "BatchItemError",
+    "NetlinkDecodeError",
+    "NetlinkDumpInterrupted",
+    "NetlinkError",
+    "ProxyError",
+]
 
 
 class NetlinkError(pyroute2_exceptions.NetlinkError, OSError):  # type: ignore[misc]
@@ -53,6 +64,153 @@ def _rebuild(cls: type[NetlinkError], args: tuple[Any, ...], state: dict[str, An
     OSError.__init__(error, *args)
     error.__dict__.update(state)
     return error
+
+
+class BatchItemError(NetlinkError):
+    """One item of a batch that failed. `index` is its number in the batch, counted from 0.
+
+    `code` ENOBUFS with empty `data`: the kernel's answer was lost, and whether the item was applied is not known.
+    `data` is the request as it was sent; `request` the same as a message object and `attribute` the name of the
+    attribute the kernel complains of, both made when they are first asked for.
+    """
+
+    def __init__(
+        self, index: int, code: int, data: bytes = b"", answer: bytes = b"", netns: Any = None
+    ) -> None:
+        text, self.offset, self._missing = _extended_ack(answer)
+        OSError.__init__(self, code, text or os.strerror(code))
+        self.index = index
+        self.code = code
+        self.extra_code = 0
+        self.data = data
+        self.netns = netns
+
+    @property
+    def request(self) -> Any:
+        if "_request" not in self.__dict__:
+            self._request = _decoded(self.data)
+        return self._request
+
+    @property
+    def attribute(self) -> str | None:  # type: ignore[override]
+        return _attribute_name(self.data, self.offset, self._missing)
+
+
+class BatchError(NetlinkError):
+    """Items of a batch failed. `code` and text are those of the first.
+
+    `errors` are the BatchItemErrors in order; `failed` counts the items the kernel refused (more than `errors` has,
+    when many were loaded from an iterable), `unknown` those whose answer was lost. `count` is the number of items,
+    `sent` that of those the kernel was given: the items `range(sent, count)` it never saw, see `not_sent`.
+    """
+
+    def __init__(
+        self,
+        errors: list[BatchItemError],
+        *,
+        count: int,
+        sent: int,
+        failed: int,
+        unknown: int = 0,
+        netns: Any = None,
+    ) -> None:
+        shown = "; ".join(f"item {error.index}: {error.strerror}" for error in errors[:3])
+        more = ", ..." if len(errors) > 3 else ""
+        text = f"{failed} of {count} requests failed"
+        if unknown:
+            text += f", the outcome of {unknown} is not known"
+        if sent != count:
+            text += f", {count - sent} were not sent"
+        first = errors[0] if errors else None
+        super().__init__(first.code if first else 0, f"{text} ({shown}{more})", netns=netns)
+        self.errors = errors
+        self.count = count
+        self.sent = sent
+        self.failed = failed
+        self.unknown = unknown
+
+    @property
+    def not_sent(self) -> range:
+        """The indexes of the items the kernel never saw."""
+        return range(self.sent, self.count)
+
+    @property
+    def applied(self) -> list[int]:
+        """The indexes of the items that are known to have been done."""
+        failed = {error.index for error in self.errors}
+        return [index for index in range(self.sent) if index not in failed]
+
+
+NLMSGHDR, NLMSGERR, NLM_F_ACK_TLVS = 16, 20, 0x200
+NLMSGERR_ATTR_MSG, NLMSGERR_ATTR_OFFS, NLMSGERR_ATTR_MISS_TYPE = 1, 2, 5
+
+
+def _attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """(type, first byte of the payload, end of it) of each attribute between two places."""
+    while end - start >= 4:
+        length, kind = struct.unpack_from("=HH", data, start)
+        if length < 4 or length > end - start:
+            return
+        yield kind & 0x3FFF, start + 4, start + length
+        start += (length + 3) & ~3
+
+
+def _extended_ack(answer: bytes) -> tuple[str | None, int | None, int | None]:
+    """The text, the offset of the offending attribute and the type of a missing one. For capped answers."""
+    text = offset = missing = None
+    if len(answer) < NLMSGHDR + NLMSGERR or not struct.unpack_from("=H", answer, 6)[0] & NLM_F_ACK_TLVS:
+        return None, None, None
+    for kind, start, end in _attributes(answer, NLMSGHDR + NLMSGERR, len(answer)):
+        if kind == NLMSGERR_ATTR_MSG:
+            text = answer[start:end].split(b"\0")[0].decode(errors="replace")
+        elif kind == NLMSGERR_ATTR_OFFS and end - start >= 4:
+            offset = struct.unpack_from("=I", answer, start)[0]
+        elif kind == NLMSGERR_ATTR_MISS_TYPE and end - start >= 4:
+            missing = struct.unpack_from("=I", answer, start)[0]
+    return text, offset, missing
+
+
+def _message_class(data: bytes) -> Any:
+    from pyroute2.netlink.rtnl.marshal import MarshalRtnl
+
+    return MarshalRtnl.msg_map.get(struct.unpack_from("=H", data, 4)[0])
+
+
+def _decoded(data: bytes) -> Any:
+    message_class = _message_class(data) if len(data) >= NLMSGHDR else None
+    if message_class is None:
+        return None
+    message = message_class(data)
+    message.decode()
+    return message
+
+
+def _attribute_name(data: bytes, offset: int | None, missing: int | None) -> str | None:
+    message = _decoded(data) if offset or missing else None
+    if message is None:
+        return None
+    names = getattr(type(message), "_nlmsg_base__t_nla_map", {})
+    if offset is None:
+        prime = names.get(missing)
+        return str(prime["name"]) if prime else None
+    start = NLMSGHDR + struct.calcsize("=" + "".join(field[1] for field in message.fields))
+    found = None
+    end = len(data)
+    while True:
+        for kind, first, last in _attributes(data, (start + 3) & ~3, end):  # noqa: B007
+            if first - 4 <= offset < last:
+                break
+        else:
+            return found
+        prime = names.get(kind)
+        name = str(prime["name"]) if prime else f"attribute {kind}"
+        found = name if found is None else f"{found}.{name}"
+        nested = prime["class"] if prime else None
+        if first - 4 == offset or not isinstance(nested, type) or not getattr(nested, "nla_map", None):
+            return found
+        nested()
+        names = getattr(nested, "_nlmsg_base__t_nla_map", {})
+        start, end = first, last
 
 
 class NetlinkDumpInterrupted(NetlinkError, pyroute2_exceptions.NetlinkDumpInterrupted):  # type: ignore[misc]

@@ -24,6 +24,8 @@ from fastns.errors import NetlinkDumpInterrupted
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from fastns.batch import Batch
+
 __all__ = ["IPRoute", "NetNS"]
 
 # The methods of pyroute2's IPRoute that hand on what their coroutine returns, but for dumps; the rest of the RTNL
@@ -183,6 +185,26 @@ class IPRoute(pyroute2.IPRoute):  # type: ignore[misc]
             for request in requests:
                 request.cleanup()
         return answers
+
+    def batch(self, *, errors: str = "raise", chunk: int | None = None, echo: bool | None = None) -> Batch:
+        """Many requests at a time: `with ns.batch() as b: b.route("add", dst="10.0.0.0/8", oif=2)`.
+
+        The batch has the methods of the handle that change something (`link`, `addr`, `route`, `rule`, `neigh`,
+        `fdb`, `tc`, `vlan_filter`, `brport`), `message` for raw requests, and `load` for iterables of any length.
+        Nothing is sent until a datagram is full or the block ends. Afterwards `results` has one entry for each item.
+
+        `errors`: "raise" sends everything and raises one BatchError at the end that names each failed item;
+        "collect" leaves the errors in `results`; "stop" raises behind the first datagram in which an item failed.
+        `chunk` is the largest number of items in a datagram, for "stop" the grain (default: as many as fit).
+        `echo` asks the kernel to send back what it made (NLM_F_ECHO), such as the index of a new link, at the price
+        of smaller datagrams; default: the handle's `nlm_echo`.
+
+        Uses a socket of its own, through the proxy when the handle does. Privilege: CAP_NET_ADMIN. Raises OSError,
+        BatchError. Source: netlink(7).
+        """
+        from fastns.batch import Batch
+
+        return Batch(self.asyncore, errors=errors, chunk=chunk, echo=echo)
 
     def mock_data(self, data: bytes) -> None:
         """Have `get` return these bytes' messages, as if they had been received."""
