@@ -41,6 +41,7 @@ _TYPE_FLAGS = struct.Struct("=HH").unpack_from
 _SEQ = struct.Struct("=I").unpack_from
 _FLAGS = struct.Struct("=H").pack
 
+NO_STATS = Stats(0, 0, 0)  # pyroute2 puts it into every header
 Marshal = marshal_class(MarshalRtnl)
 
 
@@ -179,6 +180,7 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
         self.callbacks = []
         self.request_proxy = self.local_requests = LocalRequests(self)
         self.marshal = Marshal()
+        self.marshal.header_extra = {"target": options["target"], "stats": NO_STATS}
         self.pending: dict[int, deque[Any]] = {}
         self.strays: deque[bytes] = deque()
         self.dumping: int | None = None
@@ -411,7 +413,7 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
             if self.marshal.is_enough(msg):
                 return messages, True, None
             header["target"] = self.target
-            header["stats"] = Stats(0, 0, 0)
+            header["stats"] = NO_STATS
             messages.append(msg)
         if not messages:
             return messages, True, None

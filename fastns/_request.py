@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyroute2 import config
 from pyroute2.iproute import linux as pyroute2_linux
-from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP
+from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, clean_cbs
 from pyroute2.netlink.nlsocket import NetlinkRequest
 from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH, RTM_GETROUTE, RTM_GETSTATS
 
@@ -93,6 +93,8 @@ class Request(NetlinkRequest):  # type: ignore[misc]
         self.dump = kind % 4 == 2 and bool(flags & NLM_F_DUMP)
         self.kernel_filter = self.dump and narrow(kind, self.msg, self.dump_filter)
         self.msg.encode()
+        if self.dump and self.command is not None:
+            self.terminate = None  # pyroute2's addr() gives one that looks for errors, which end a dump anyway
         self.rounds = [self.msg.data]
         if self.kernel_filter and kind == RTM_GETROUTE:
             # Under strict checking a dump is of the routes or of their cached exceptions: ask for both.
@@ -107,6 +109,10 @@ class Request(NetlinkRequest):  # type: ignore[misc]
     def cleanup(self) -> None:
         self.sock.forget(self.msg_seq)
         self.marshal.seq_map.pop(self.msg_seq, None)
+        # What encoding opened for this request, the namespace behind a name in net_ns_fd; pyroute2 closes it when
+        # it decodes the answer, which a lazily read answer never is.
+        for close in clean_cbs.__dict__.pop(self.msg_seq, ()):
+            close()
 
     async def send(self) -> int:
         await self.prepare()

@@ -90,7 +90,7 @@ cdef class NetlinkSocket:
             with nogil:
                 fd = op_socket(&spec, &call) if nsfd < 0 else ns_call(nsfd, op_socket, &spec, &call)
             if fd < 0:
-                raise os_error(-fd, (<bytes> call).decode(), filename)
+                raise ns_error(-fd, call, filename)
         self.fd = fd
         try:
             if sndbuf and not (force and self.try_option(lx.SOL_SOCKET, lx.SO_SNDBUFFORCE, sndbuf)):
