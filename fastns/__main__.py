@@ -12,10 +12,11 @@ def main() -> None:
 
         run()
     except ModuleNotFoundError as error:
-        if error.name not in ("click", "rich"):
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("click", "rich"):
             raise
         print(
-            f"fastns: the command needs {error.name}, which is not installed: pip install 'fastns[cli]'",
+            f"fastns: the command needs {missing}, which is not installed: pip install 'fastns[cli]'",
             file=sys.stderr,
         )
         sys.exit(1)

@@ -212,7 +212,7 @@ class Demo:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # once more Ctrl-C must not leave half of it behind
         left = []
-        for name in (self.left, self.right, self.extra):
+        for name in (self.left, self.right, self.extra, spare_name(self.extra)):
             try:
                 netns.remove(name)
             except FileNotFoundError:
@@ -271,6 +271,10 @@ def read_routes(handle: Any) -> int:
     return found
 
 
+def spare_name(name: str) -> str:
+    return f"{name}-again"
+
+
 def get_link(handle: Any) -> Any:
     return handle.link("get", index=1)
 
@@ -319,7 +323,7 @@ def comparisons(name: str) -> Iterator[Pair]:
         return timed
 
     def creating(module: Any) -> Callable[[int], float]:
-        spare = f"{name}-x"
+        spare = spare_name(name)
 
         def both() -> None:
             module.create(spare)

@@ -380,27 +380,65 @@ def test_demo_for_people(empty_handed: None) -> None:
 
 @pytest.mark.root
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=str
+    ("number", "code", "stage"),
+    [
+        (signal.SIGINT, 130, "at once"),
+        (signal.SIGINT, 130, "loading"),
+        (signal.SIGINT, 130, "opening"),
+        (signal.SIGINT, 130, "comparing"),
+        (signal.SIGTERM, 143, "loading"),
+        (signal.SIGHUP, 129, "opening"),
+    ],
 )
-@pytest.mark.parametrize("stage", ["at once", "loading"])
 def test_demo_interrupted(number: signal.Signals, code: int, stage: str, empty_handed: None) -> None:
+    """Ctrl-C goes to the whole foreground process group, helpers included; the others to the demo alone."""
     before = entries()
-    argv = [*COMMAND, "demo", "--routes", "5000000"]
-    child = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV)
+    argv = [*COMMAND, "demo", "--routes", "5000000" if stage == "loading" else "100"]
+    child = subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV, start_new_session=True
+    )
+
+    def reached(part: str) -> str:
+        """The name of the demo's namespace that has `part` in it, once there."""
+        wait_for(lambda: child.poll() is not None or any(part in name for name in entries() - before))
+        return next((name for name in entries() - before if part in name), "")
+
     try:
-        wait_for(lambda: entries() - before or child.poll() is not None)
-        if stage == "loading":
-            left = next(iter(name for name in entries() - before if name.endswith("-left")))
+        if stage == "at once":
+            reached("fastns-")
+        elif stage == "loading":
+            left = reached("-left")
             wait_for(lambda: routes_in(left) > 100 or child.poll() is not None)
-        child.send_signal(number)
-        out, err = child.communicate(timeout=100)
+        elif stage == "opening":
+            reached("-more")
+        else:
+            reached("-again")
+        if number == signal.SIGINT:
+            os.killpg(child.pid, number)
+        else:
+            child.send_signal(number)
+        _, err = child.communicate(timeout=100)
     finally:
         child.kill()
         child.wait()
     assert child.returncode == code, err
     assert "Traceback" not in err
     assert entries() == before
-    assert f"fastns-{os.getpid()}" not in out
+    wait_for(lambda: not session_members(child.pid))
+
+
+def session_members(session: int) -> list[int]:
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            try:
+                with open(f"/proc/{name}/stat") as file:
+                    fields = file.read().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == session:
+                found.append(int(name))
+    return found
 
 
 def routes_in(name: str) -> int:
