@@ -502,10 +502,16 @@ def try_run_dir() -> str:
 
 
 def try_rootless() -> bool:
-    import subprocess
-
-    argv = [sys.executable, "-m", "fastns", "rootless", "--", "/bin/true"]
-    return subprocess.run(argv, check=False, capture_output=True).returncode == 0
+    """Whether an ordinary user's `fastns rootless` works, tried in a child."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            enter_rootless()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(pid, 0)[1] == 0
 
 
 # demo
@@ -520,10 +526,13 @@ def demo(routes: int, as_json: bool) -> None:
     Without root it does so in a user namespace (`fastns rootless`).
     """
     if try_create() or try_run_dir():
-        if os.environ.get(INSIDE):
-            fail(try_create() or try_run_dir())
-        again = [sys.executable, "-m", "fastns", "rootless", "--", sys.executable, "-m", "fastns"]
-        replace_process((*again, "demo", "--routes", str(routes), *(["--json"] if as_json else [])))
+        try:
+            enter_rootless()
+        except OSError as error:
+            fail(explain_rootless(error))
+        refused = try_create() or try_run_dir()
+        if refused:
+            fail(refused)
     from fastns import _demo
 
     _demo.run(routes, as_json)

@@ -21,7 +21,8 @@ from fastns import _core
 ROOT = str(pathlib.Path(_core.__file__).parent.parent)
 ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([ROOT, *sys.path[1:]]), "COLUMNS": "200"}
 COMMAND = [sys.executable, "-m", "fastns"]
-ORDINARY = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+# The shell between: setpriv itself still finds files with root's rights when it starts its program.
+ORDINARY = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "sh", "-c", 'exec "$@"', "sh"]
 
 pytest.importorskip("click", reason="python: click is not installed")
 pytest.importorskip("rich", reason="python: rich is not installed")
