@@ -60,11 +60,12 @@ cdef int ns_in_thread(ns_job *job, size_t stack_size) noexcept nogil:
     return job.result
 
 
-cdef int ns_home() noexcept nogil:
-    """A descriptor of the calling thread's namespace to which setns() works, or -1."""
+cdef int ns_home(int nsfd) noexcept nogil:
+    """A descriptor of the calling thread's namespace to which setns() works, or -1. `nsfd`: where it will go."""
     # Not /proc/self: that is the main thread's.
     cdef int home = lx.open("/proc/thread-self/ns/net", lx.O_RDONLY | lx.O_CLOEXEC)
-    if home >= 0 and lx.setns(home, lx.CLONE_NEWNET) < 0:
+    # A closed nsfd is given to home, and would lead home as well: no way in.
+    if home >= 0 and (home == nsfd or lx.setns(home, lx.CLONE_NEWNET) < 0):
         lx.close(home)
         home = -1
     return home
@@ -94,7 +95,7 @@ cdef int ns_call(int nsfd, ns_op op, void *arg, const char **call) noexcept nogi
     job.result = 0
     lx.sigfillset(&every)
     lx.pthread_sigmask(lx.SIG_SETMASK, &every, &before)
-    home = ns_home()
+    home = ns_home(nsfd)
     if home < 0:
         result = ns_in_thread(&job, 256 * 1024)
     elif ns_enter(nsfd, &job.call) < 0:
@@ -114,7 +115,7 @@ cdef dict NEEDS = {
     "setns": "needs CAP_SYS_ADMIN in the caller's user namespace and in the one that owns the network namespace",
     "unshare": "needs CAP_SYS_ADMIN",
     "mount": "needs CAP_SYS_ADMIN over the mount namespace",
-    "umount2": "needs CAP_SYS_ADMIN over the mount namespace",
+    "umount2": "needs CAP_SYS_ADMIN over the mount namespace in which it was mounted",
     "socket": "needs CAP_NET_RAW over the network namespace",
     "mkdir": "needs write access to the run directory: CAP_DAC_OVERRIDE, or a run directory of one's own",
     "create the mount point": "needs write access to the run directory: CAP_DAC_OVERRIDE, "
@@ -368,7 +369,7 @@ cdef int mount_point_unmount(const char *path, bint *unmounted, lx.stat_t *st, c
             unmounted[0] = True
         elif err != lx.EINVAL:  # EINVAL: somebody else has unmounted it
             return -err
-    return -lx.EBUSY
+    return -lx.EPERM  # it stays: a mount that a more privileged mount namespace has handed down is locked
 
 
 def ns_unbind(bytes directory not None, bytes path not None, bint is_run_dir, object ref=None):
@@ -425,7 +426,7 @@ cdef int ns_go(int nsfd, object ref) except? -2:
     cdef const char *call = ""
     cdef int home, err = 0
     with nogil:
-        home = ns_home()
+        home = ns_home(nsfd)
         if home >= 0 and ns_enter(nsfd, &call) < 0:
             err = lx.errno
             lx.close(home)

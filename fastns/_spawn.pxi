@@ -184,7 +184,7 @@ def fork_exec_in(int nsfd, object reference, SpawnMounts mounts, object func, tu
     work.func = func
     work.args = args
     if mounts is None:
-        home = ns_home()
+        home = ns_home(nsfd)
         if home >= 0:
             spawn_there_and_back(nsfd, home, reference, work)
             return work.result

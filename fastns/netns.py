@@ -164,9 +164,7 @@ def _filename(netns: Ref, pid: Optional[int] = None) -> Union[str, bytes, int]:
     return _place(netns).ref if _is_place(netns) else _descriptor(netns)
 
 
-def open_ref(
-    netns: Ref, flags: int = 0, *, pid: Optional[int] = None, libc: Any = None
-) -> tuple[int, bool]:
+def open_ref(netns: Ref, flags: int = 0, *, pid: Optional[int] = None, libc: Any = None) -> tuple[int, bool]:
     """An open descriptor of the namespace, and whether the caller has to close it.
 
     `flags`: `os.O_CREAT` makes a namespace that is missing, with `os.O_EXCL` it must be missing, as in open(2).
@@ -774,9 +772,7 @@ class Watch:
 
     def _follow(self) -> None:
         """Watch the run directory; until there is one, its parent."""
-        mask = (
-            _IN_CREATE | _IN_DELETE | _IN_MOVED_TO | _IN_MOVED_FROM | _IN_DELETE_SELF | _IN_ONLYDIR
-        )
+        mask = _IN_CREATE | _IN_DELETE | _IN_MOVED_TO | _IN_MOVED_FROM | _IN_DELETE_SELF | _IN_ONLYDIR
         for _ in range(8):
             try:
                 self._wd = _core.inotify_add(self._inotify, self._directory, mask)
