@@ -1,5 +1,5 @@
 # Decoding. A lazy message is an instance of a subclass of pyroute2's own class that knows where it lies (slots
-# `data` and `offset`) and has an empty dict until somebody looks at the whole of it. The slot `chain`, which
+# `data` and `offset`) and has an empty dict until somebody looks at the whole of it. The slot `value`, which
 # pyroute2 always sets, says which: NULL means not filled yet. Plan and context live in slots that pyroute2 sets
 # only later (`_buf`, `_nla_init`) or not at all (`_r_value_map`), so a lazy message is no larger than pyroute2's.
 #
@@ -50,6 +50,23 @@ cdef extern from *:
         return object;
     }
 
+    /* object[key] and len(object) of a lazy class without the detour through its __getitem__ and __len__ */
+    static void fns_set_slots(PyObject *type, void *get, void *size)
+    {
+        binaryfunc subscript = (binaryfunc)get;
+        lenfunc length = (lenfunc)size;
+        PyMappingMethods *mapping = ((PyTypeObject *)type)->tp_as_mapping;
+        PySequenceMethods *sequence = ((PyTypeObject *)type)->tp_as_sequence;
+        mapping->mp_subscript = subscript;
+        mapping->mp_length = length;
+        sequence->sq_length = length;
+    }
+
+    static CYTHON_INLINE void fns_untrack(PyObject *object)
+    {
+        PyObject_GC_UnTrack(object);
+    }
+
     static CYTHON_INLINE void fns_track(PyObject *object)
     {
         if (!PyObject_GC_IsTracked(object))
@@ -75,6 +92,11 @@ cdef extern from *:
         Py_INCREF(object);
         return object;
     #endif
+    }
+
+    static CYTHON_INLINE PyObject *fns_new_object(PyObject *type)
+    {
+        return ((PyTypeObject *)type)->tp_alloc((PyTypeObject *)type, 0);
     }
 
     static PyObject *fns_hex(const unsigned char *bytes, Py_ssize_t count)
@@ -135,10 +157,14 @@ cdef extern from *:
     Py_ssize_t fns_member_offset(object descriptor) noexcept
     object fns_new(PyObject *type, object no_arguments)
     void fns_track(object obj) noexcept
+    void fns_untrack(object obj) noexcept
+    void fns_set_slots(object cls, void *subscript, void *length) noexcept
+    object fns_new_object(PyObject *type)
     PyObject *fns_deref(object reference) noexcept
     object fns_hex(const unsigned char *data, Py_ssize_t count)
     object fns_ip4(const unsigned char *data)
     object fns_ip6(const unsigned char *data)
+    Py_ssize_t dict_length "PyDict_Size" (object obj) except -1
     int PyObject_GenericSetAttr(object obj, object name, object value) except -1
     object PyUnicode_DecodeUTF8(const char *data, Py_ssize_t size, const char *errors)
     object PyWeakref_NewProxy(object obj, PyObject *callback)
@@ -541,6 +567,15 @@ cdef class Plan:
         return lookup
 
 
+cdef object slot_subscript(object obj, object key):
+    return getitem(obj, key)
+
+
+cdef Py_ssize_t slot_length(object obj) except -1:
+    fill(obj)
+    return dict_length(obj)
+
+
 cdef Plan new_plan(object cls):
     cdef Plan p = Plan.__new__(Plan)
     cdef Attr attr
@@ -615,7 +650,9 @@ cdef Plan new_plan(object cls):
         p.plain = (
             p.decode in (D_BASE, D_NLA, D_IFINFMSG) and p.ft in (FT_GENERIC, FT_STRUCT) and p.value_field < 0
         )
-    p.lazy = _make_lazy(cls) if schema.lazy else None
+    if schema.lazy:
+        p.lazy = _make_lazy(cls)
+        fns_set_slots(p.lazy, <void *>slot_subscript, <void *>slot_length)
     return p
 
 
@@ -938,7 +975,7 @@ cdef int read_attrs(Plan p, object obj, bytes data, Py_ssize_t off, Py_ssize_t l
             n = length - pos + off
         attr = p.attr_of(wire & 0x3FFF)
         if attr is None:
-            out.append(new_slot(S_UNKNOWN, new_cell(plan(nla_base), data, pos, n, None, None, False, 0)))
+            out.append(new_slot(S_UNKNOWN, new_cell(plan(nla_base), data, pos, n, None, None, False, 0), False))
         else:
             if attr.choice == C_CLASS:
                 ap = attr.plan()
@@ -954,14 +991,19 @@ cdef int read_attrs(Plan p, object obj, bytes data, Py_ssize_t off, Py_ssize_t l
                 except Exception:
                     return 1
             cell = new_cell(ap, data, pos, n, obj, attr.init, attr.array, wire & 0xC000)
-            out.append(new_slot(attr.name, cell))
+            out.append(new_slot(attr.name, cell, ap.own_parent or ap.lazy is None))
         pos += align4(n)
     return 0
 
 
-cdef inline object new_slot(object name, object cell):
-    cdef object result = _object_new(_base_nla_slot)
-    slot_set(result, O_CELL, (name, cell))
+cdef inline object new_slot(object name, object cell, bint cyclic):
+    """What pyroute2 has in `attrs`. Kept from the collector unless the cell refers back to its message."""
+    cdef object pair = (name, cell)
+    cdef object result = fns_new_object(<PyObject *>_base_nla_slot)
+    slot_set(result, O_CELL, pair)
+    if not cyclic:
+        fns_untrack(result)
+        fns_untrack(pair)
     return result
 
 
@@ -1180,19 +1222,17 @@ cdef int fill_element(Plan p, object obj) except -1:
 
 cdef int settle(object obj, bytes data, Py_ssize_t off, object length, object value, bint decoded) except -1:
     """Set the slots to what pyroute2's __init__ and decode() leave there; from here on the object is filled."""
-    cdef list chain = [obj]
     slot_set(obj, O_BUF, None)
     slot_set(obj, O_DATA, data)
     slot_set(obj, O_OFFSET, off)
     slot_set(obj, O_LENGTH, length)
     slot_set(obj, O_DECODED, decoded)
-    slot_set(obj, O_VALUE, value)
     if slot(obj, O_ARRAY) == NULL:
         slot_set(obj, O_ARRAY, False)
         slot_set(obj, O_INIT, None)
         slot_set(obj, O_PARENT, None)
         slot_set(obj, O_FLAGS, (<Plan>slot(obj, O_PLAN)).cls.nla_flags)
-    slot_set(obj, O_CHAIN, chain)
+    slot_set(obj, O_VALUE, value)
     fns_track(obj)
     return 0
 
@@ -1280,7 +1320,7 @@ cdef int fill_message(object obj) except -1:
 
 
 cdef inline int fill(object obj) except -1:
-    if slot(obj, O_CHAIN) != NULL or slot(obj, O_PLAN) == NULL:
+    if slot(obj, O_VALUE) != NULL or slot(obj, O_PLAN) == NULL:
         return 0
     if slot(obj, O_ARRAY) != NULL:
         return fill_cell(obj, False)
@@ -1291,7 +1331,7 @@ cdef inline int fill(object obj) except -1:
 # Reading without filling
 
 cdef inline bint is_filled(object obj) noexcept:
-    return slot(obj, O_CHAIN) != NULL
+    return slot(obj, O_VALUE) != NULL
 
 
 cdef inline bint is_message(object obj) noexcept:
@@ -1442,7 +1482,7 @@ cdef object getitem(object obj, object key):
             return value
         fill(obj)
     if isinstance(key, int):
-        return (<object>slot(obj, O_CHAIN))[key]
+        return obj.chain[key]
     found = PyDict_GetItemWithError(obj, key)
     if found != NULL:
         return <object>found
@@ -1609,6 +1649,10 @@ cdef class SlotProxy:
                 return False
             fill(obj)
         if slot(obj, self.offset) == NULL:
+            if self.offset == O_CHAIN:
+                # made when somebody asks: a list that holds its owner would make every message a cycle
+                slot_set(obj, O_CHAIN, [obj])
+                return <object>slot(obj, O_CHAIN)
             raise AttributeError(self.name)
         return <object>slot(obj, self.offset)
 
