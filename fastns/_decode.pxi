@@ -20,7 +20,7 @@ import errno as _errno
 import struct as _struct
 from types import FunctionType as _FunctionType
 
-from pyroute2.netlink import NotInitialized, nla_base, nla_slot, nlmsg_base
+from pyroute2.netlink import NotInitialized, nla_base, nla_base_string, nla_slot, nlmsg_base
 from pyroute2.netlink.exceptions import NetlinkDecodeError, NetlinkHeaderDecodeError, NetlinkNLADecodeError
 
 cdef extern from *:
@@ -450,6 +450,8 @@ cdef class Plan:
     cdef bint needs_init
     cdef bint risky          # some attribute's class is chosen by code that may fail
     cdef bint std_header
+    cdef bint no_header
+    cdef bint is_error       # nlmsgerr
     cdef bint plain          # no value of its own: getvalue() gives the object
     cdef int decode
     cdef int ft
@@ -592,6 +594,8 @@ cdef Plan new_plan(object cls):
     p.own_parent = schema.own_parent
     p.needs_init = schema.needs_init
     p.decode = _DECODE_KINDS[schema.decode]
+    p.no_header = cls.header is None
+    p.is_error = issubclass(cls, _nlmsgerr)
     p.ft = _FT_KINDS[schema.ft_decode]
     if p.ft == 0:
         p.decode = D_PYTHON
@@ -734,8 +738,8 @@ cdef object new_cell(Plan p, bytes data, Py_ssize_t offset, Py_ssize_t length, o
                      bint array, long flags):
     """What decode_nlas() of pyroute2 puts into a slot: an attribute that is decoded when somebody asks."""
     cdef object obj
-    if array and stuck(p, data, offset):
-        raise NetlinkNLADecodeError(ValueError("array of attributes with an empty element"))
+    if p.lazy is None and array and stuck(p, data, offset):
+        p, array = plan(nla_base_string), False
     if p.lazy is None or (init is not None and p.needs_init):
         obj = p.cls(data=data, offset=offset, parent=parent, length=length, init=init)
         obj._nla_array = array
@@ -766,6 +770,8 @@ cdef bint stuck(Plan p, bytes data, Py_ssize_t offset) noexcept:
     cdef Py_ssize_t pos = offset + 4
     cdef Py_ssize_t end
     cdef Py_ssize_t step
+    if p.no_header:
+        return True
     if not p.is_nla or offset + 4 > limit:
         return False
     end = offset + load16(base + offset)
@@ -977,20 +983,20 @@ cdef int read_attrs(Plan p, object obj, bytes data, Py_ssize_t off, Py_ssize_t l
         if attr is None:
             out.append(new_slot(S_UNKNOWN, new_cell(plan(nla_base), data, pos, n, None, None, False, 0), False))
         else:
-            if attr.choice == C_CLASS:
-                ap = attr.plan()
-            else:
-                if attr.choice == C_PYTHON and not published[0]:
-                    # The function, and what it looks at, may look at this message: as in pyroute2, it has the
-                    # fields and the attributes so far.
-                    PyDict_Update(obj, d)
-                    settle(obj, data, off, length, _NOT_INITIALIZED, False)
-                    published[0] = True
-                try:
+            if attr.choice == C_PYTHON and not published[0]:
+                # The function, and what it looks at, may look at this message: as in pyroute2, it has the
+                # fields and the attributes so far.
+                PyDict_Update(obj, d)
+                settle(obj, data, off, length, _NOT_INITIALIZED, False)
+                published[0] = True
+            try:
+                if attr.choice == C_CLASS:
+                    ap = attr.plan()
+                else:
                     ap = plan(choose(p, attr, obj, data, off, first, pos, length, out, d))
-                except Exception:
-                    return 1
-            cell = new_cell(ap, data, pos, n, obj, attr.init, attr.array, wire & 0xC000)
+                cell = new_cell(ap, data, pos, n, obj, attr.init, attr.array, wire & 0xC000)
+            except Exception:
+                return 1
             out.append(new_slot(attr.name, cell, ap.own_parent or ap.lazy is None))
         pos += align4(n)
     return 0
@@ -1121,14 +1127,17 @@ cdef int decode_body(Plan p, object obj, bytes data, Py_ssize_t off, bint array,
     # an array of such attributes
     if array:
         if stuck(p, data, off):
-            raise NetlinkNLADecodeError(ValueError("array of attributes with an empty element"))
+            return 1
         cells = []
         d[S_VALUE] = cells
         while pos < off + length:
             value = new_cell(p, data, pos, 0, obj, None, False, p.cls.nla_flags)
             if p.lazy is None:
                 return 1
-            fill_element(p, value)
+            try:
+                fill_element(p, value)
+            except Exception:
+                return 1
             cells.append(value)
             pos += align4(<object>slot(value, O_LENGTH))
         value_out.append(cells)
@@ -1254,8 +1263,6 @@ cdef int fill_cell(object obj, bint element) except -1:
         PyDict_Update(obj, d)
         settle(obj, data, off, length, value[0] if value else _NOT_INITIALIZED, True)
         return 0
-    if array and stuck(p, data, off):
-        raise NetlinkNLADecodeError(ValueError("array of attributes with an empty element"))
     if published:
         dict.clear(obj)
     d = {S_ATTRS: []}
@@ -1263,8 +1270,17 @@ cdef int fill_cell(object obj, bint element) except -1:
         d[S_HEADER] = {}
     PyDict_Update(obj, d)
     settle(obj, data, off, length_object, _NOT_INITIALIZED, False)
-    p.cls.decode(obj)
+    decode_in_python(obj, p)
     return 0
+
+
+cdef object decode_in_python(object obj, Plan p):
+    """pyroute2's decode() of a filled object, kept from looping for ever over an array with an empty element."""
+    if <object>slot(obj, O_ARRAY) and isinstance(<object>slot(obj, O_DATA), bytes) and stuck(
+        p, <bytes>slot(obj, O_DATA), <object>slot(obj, O_OFFSET)
+    ):
+        raise NetlinkNLADecodeError(ValueError("array of attributes with an empty element"))
+    return p.cls.decode(obj)
 
 
 cdef int fill_message(object obj) except -1:
@@ -1557,7 +1573,7 @@ def _m_decode(self):
     """Decode the message."""
     cdef Plan p = <Plan>slot(self, O_PLAN)
     if is_filled(self):
-        return p.cls.decode(self)
+        return decode_in_python(self, p)
     if slot(self, O_ARRAY) != NULL:
         fill_cell(self, False)
         return None
@@ -1721,10 +1737,9 @@ cdef object bare_message(object cls, bytes data, Py_ssize_t offset):
     return new_message(p, data, offset, _BARE)
 
 
-cdef object error_message(object marshal, bytes data, Py_ssize_t off, Py_ssize_t length, Context context):
+cdef object error_message(object marshal, Plan p, bytes data, Py_ssize_t off, Py_ssize_t length, Context context):
     """NLMSG_ERROR, or NLMSG_DONE that carries a code: as pyroute2's, with header['error'] and ['errmsg']."""
     cdef const uint8_t *base = <const uint8_t *>PyBytes_AS_STRING(data) + off
-    cdef Plan p = plan(_nlmsgerr)
     cdef uint16_t type = load16(base + 4)
     cdef uint16_t flags = load16(base + 6)
     cdef Py_ssize_t inner
@@ -1752,13 +1767,14 @@ cdef object error_message(object marshal, bytes data, Py_ssize_t off, Py_ssize_t
         if number == _errno.ENOBUFS:
             error = OSError(number, text)
         else:
-            if type == T_ERROR and length >= 2 * HEADER + 4:
+            if type != T_DONE and length >= 2 * HEADER + 4:
                 inner = load32(base + HEADER + 4)
-                if inner > length - HEADER - 4 or flags & FL_CAPPED or inner < HEADER:
-                    inner = HEADER
-                request = data[off + HEADER + 4:off + HEADER + 4 + inner]
                 cls = marshal.msg_map.get(load16(base + HEADER + 8), _nlmsg)
-                header[S_ERRMSG] = bare_message(cls if inner > HEADER else _nlmsg, request, 0)
+                if flags & FL_CAPPED:
+                    inner, cls = HEADER, _nlmsg
+                elif inner < HEADER or inner > length - HEADER - 4:
+                    inner, cls = length - HEADER - 4, _nlmsg
+                header[S_ERRMSG] = bare_message(cls, data[off + HEADER + 4:off + HEADER + 4 + inner], 0)
             error = marshal.make_error(number, text, msg)
         fns_track(msg)  # a raised error reaches its message again, through its traceback
     header[S_ERROR] = error
@@ -1834,11 +1850,13 @@ cdef int walk(object marshal, bytes data, list out, bint only, uint32_t seq, bin
             if dump and type in (T_ERROR, T_DONE):
                 result |= 4
         elif (type == T_ERROR and errors) or (type == T_DONE and is_failure(data, off, length)):
-            msg = error_message(marshal, data, off, min(length, size - off), context)
+            msg = error_message(marshal, plan(_nlmsgerr), data, off, min(length, size - off), context)
             off += length
             result |= 4
         else:
-            if p.lazy is None or not p.std_header:
+            if p.is_error:
+                msg = error_message(marshal, p, data, off, min(length, size - off), context)
+            elif p.lazy is None or not p.std_header:
                 msg = eager(marshal, p, data, off, context)
             else:
                 if off + HEADER + p.fixed > size or HEADER + p.fixed > length:
