@@ -20,7 +20,7 @@ from pyroute2.netlink.marshal import Marshal
 
 from fastns.schema import lazy_class, marshal_class, schema
 
-EXAMPLES = int(os.environ.get("FASTNS_EXAMPLES", "3"))
+EXAMPLES = int(os.environ.get("FASTNS_EXAMPLES", "2"))
 KIND = 0x40
 CLASSES = wire.classes()
 
@@ -103,7 +103,8 @@ def test_generated(cls, rng):
         else:
             body = wire.fields(own, carrier)
             for _ in range(own.randrange(1, 3)):
-                array = own.random() < 0.25
+                # without a header pyroute2 never gets to an array's end
+                array = own.random() < 0.25 and cls.header is not None
                 body += wire.attribute(own, 2 if array else 1, wire.payload(own, cls, 1, array)[:40000])
             body += wire.attribute(own, 3, own.randbytes(4))
             data = (16 + len(body)).to_bytes(4, "little") + KIND.to_bytes(2, "little") + bytes(10) + body
