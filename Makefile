@@ -44,7 +44,7 @@ clean:
 # The first python3 that is new enough, can make an environment and has its C headers.
 $(VENV)/python:
 	@set -e; \
-	for python in $(PYTHON) $(if $(PYTHON),,python3 /usr/bin/python3 python3.13 python3.12 python3.11 python3.10 python3.9); do \
+	for python in $(PYTHON) $(if $(PYTHON),,/usr/bin/python3 python3 python3.13 python3.12 python3.11 python3.10 python3.9); do \
 		if "$$python" -c 'import sys, os, sysconfig, venv, ensurepip; \
 			sys.exit(not (sys.version_info >= (3, 9) and os.path.exists(sysconfig.get_path("include") + "/Python.h")))' \
 			>/dev/null 2>&1; \

@@ -27,7 +27,7 @@ BLOCK = re.compile(
 
 # In a network and mount namespace of its own: examples use plain names, and must not meet.
 RUNNER = """
-import sys, warnings
+import pathlib, sys, warnings
 sys.path[:0] = {path!r}
 from isolation import acquire
 acquire()
@@ -38,7 +38,7 @@ for name in {needs!r}:
     subprocess.run(["ip", "netns", "add", name], check=True)
 before = look()
 scope = {{"__name__": "__main__"}}
-exec(compile(open({file!r}).read(), {file!r}, "exec"), scope)
+exec(compile(pathlib.Path({file!r}).read_text(), {file!r}, "exec"), scope)
 scope.clear()
 if {check!r}:
     found = leaks(before)

@@ -39,13 +39,14 @@ LAYERS = [
     "_ipdb_routes",
     "_ipdb_links",
     "_ipdb_records",
-    "nspopen",
     "pool",
     "aio",
+    "nspopen",
     "iproute",
     "batch",
     "monitor",
     "table",
+    "_transport",
     "_engine",
     "_request",
     "proxy",
@@ -77,7 +78,7 @@ def test_relay_cannot_touch_python(path):
 
 @by_name(SOURCES)
 def test_file_is_not_too_long(path):
-    limit = {"_build.pxi": 1600}.get(path.name, 1000)
+    limit = {"_build.pxi": 1600, "_decode.pxi": 2100}.get(path.name, 1000)
     assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
 
 
