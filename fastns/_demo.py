@@ -131,6 +131,7 @@ class Demo:
         self.say(f"cabled    demo0 {LEFT}/{CABLE} <-> demo1 {RIGHT}/{CABLE}")
 
     def ping(self) -> None:
+        wait_for_carrier(self.a, "demo0")
         if shutil.which("ping"):
             argv = ["ping", "-n", "-c", "3", "-i", "0.2", "-W", "5", RIGHT]
         else:
@@ -273,6 +274,16 @@ def read_routes(handle: Any) -> int:
 
 def spare_name(name: str) -> str:
     return f"{name}-again"
+
+
+def wait_for_carrier(handle: Any, ifname: str) -> None:
+    """A new cable carries nothing until the kernel's link watch has seen it, up to a second later."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        (link,) = handle.link("get", ifname=ifname)
+        if link.get("operstate") == "UP":
+            return
+        time.sleep(0.01)
 
 
 def get_link(handle: Any) -> Any:
