@@ -259,7 +259,8 @@ def read(path: str) -> str | None:
 @JSON
 def list_command(as_json: bool) -> None:
     """Show the namespaces of the run directory: id, links, processes, dead entries."""
-    found = [item for name in sorted(netns.listnetns()) if (item := describe(name))]
+    pids = netns.ns_pids()
+    found = [item for name in sorted(netns.listnetns()) if (item := describe(name, pids.get(name, [])))]
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -276,34 +277,32 @@ def list_command(as_json: bool) -> None:
     table(("name", "nsid", "links", "processes", "state"), rows)
 
 
-def describe(name: str) -> dict[str, Any] | None:
+def describe(name: str, pids: list[int]) -> dict[str, Any] | None:
     """Everything `list` shows of one entry; None if it has just been removed."""
+    shown: dict[str, Any] = {"name": name, "state": "alive", "inode": None, "nsid": None, "links": None, "pids": pids}
     try:
-        known = netns.info(name)
-    except FileNotFoundError:
-        return None
+        nsfd, _ = netns.open_ref(name)
     except OSError as error:
-        return {"name": name, "state": f"error: {error.strerror}", "inode": None, "nsid": None, "links": None, "pids": []}
-    links: list[str] | None = None
-    if known.alive:
-        try:
-            links = link_names(name)
-        except OSError:
-            links = None  # no right to enter
-    return {
-        "name": name,
-        "state": "alive" if known.alive else "dead",
-        "inode": known.inode,
-        "nsid": known.nsid,
-        "links": links,
-        "pids": list(known.pids),
-    }
+        path = os.path.join(netns.NETNS_RUN_DIR, name)
+        if not os.path.lexists(path):
+            return None
+        shown["state"] = "dead" if netns._is_dead(os.fsencode(path)) else explain(error)
+        return shown
+    try:
+        shown["inode"] = os.fstat(nsfd).st_ino
+        shown["nsid"] = netns._nsid(nsfd)
+        shown["links"] = link_names(nsfd)
+    except PermissionError:
+        pass  # it may be seen, but not entered
+    finally:
+        os.close(nsfd)
+    return shown
 
 
-def link_names(name: str) -> list[str]:
+def link_names(nsfd: int) -> list[str]:
     from fastns.iproute import NetNS
 
-    with NetNS(name, flags=0, transport="direct") as ns:
+    with NetNS(nsfd, flags=0, transport="direct") as ns:
         return [link.get("ifname") for link in ns.get_links()]
 
 

@@ -169,6 +169,19 @@ def test_list(netns_pair: tuple[str, str], nsname: str) -> None:
 
 
 @pytest.mark.root
+def test_list_of_what_is_no_namespace(nsname: str) -> None:
+    path = pathlib.Path(RUN_DIR) / nsname
+    path.symlink_to("/nonexistent")
+    assert [item["state"] for item in json.loads(run("list", "--json").stdout) if item["name"] == nsname] == ["dead"]
+    path.unlink()
+    path.write_text("something else")
+    (state,) = (item["state"] for item in json.loads(run("list", "--json").stdout) if item["name"] == nsname)
+    assert "not a network namespace" in state
+    run("del", nsname, code=1)
+    assert path.read_text() == "something else"
+
+
+@pytest.mark.root
 def test_list_into_a_closed_pipe(netns: str) -> None:
     read_fd, write_fd = os.pipe()
     os.close(read_fd)
