@@ -2,6 +2,7 @@
 
 from fastns cimport _linux as lx
 
-include "_build.pxi"
 include "_decode.pxi"
+include "_build.pxi"
 include "_batch.pxi"
+include "_encode.pxi"

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from pyroute2 import netlink
 from pyroute2.netlink import (
+    NlaMapAdapter,
     nla,
     nla_header,
     nla_string,
@@ -161,7 +162,6 @@ class Schema:
         self.fields: tuple[Field, ...] | None = ()
         if self.has_map and not self._compile():
             self.decode = "python"
-            self.lazy = self.lazy and self.adapter
         self._read_layouts()
         if (
             _function(cls, "decode_nlas") is not nlmsg_base.decode_nlas
@@ -184,8 +184,10 @@ class Schema:
             self.names = self.cls._nlmsg_base__r_nla_map
         except Exception:
             return False
-        self.adapter = not isinstance(self.attributes, dict)
-        return not self.adapter
+        if not isinstance(self.attributes, dict):
+            self.adapter = isinstance(self.attributes, NlaMapAdapter)
+            return False
+        return True
 
     def _read_layouts(self) -> None:
         cls = self.cls
