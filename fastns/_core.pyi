@@ -53,7 +53,14 @@ STAT_NAMES: tuple[str, ...]
 
 @final
 class RelayClient:
-    def __init__(self, run_dir: bytes, max_channels: int = 4096) -> None: ...
+    def __init__(
+        self,
+        run_dir: bytes,
+        max_channels: int = 4096,
+        read_only: bool = False,
+        families: int = 0xFFFFFFFF,
+        allowed: list[tuple[bytes | None, int]] | None = None,
+    ) -> None: ...
     @property
     def pid(self) -> int: ...
     @property

@@ -309,7 +309,7 @@ cdef extern from "<fcntl.h>" nogil:
 
 cdef extern from "<signal.h>" nogil:
     int kill(int pid, int sig)
-    int SIGKILL
+    int SIGKILL, SIGSYS
 
 
 cdef extern from "<time.h>" nogil:

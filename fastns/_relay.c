@@ -365,6 +365,11 @@ static int request_send(struct chan *c, const struct fns_message *m, uint8_t *da
             return -1;
         memcpy(data + offset, &number, sizeof(number));
     }
+    if (!fns_policy_request(c->family, data, len, offsets, fd, m->patches)) {
+        proxy.stats[FNS_STAT_REFUSED]++;
+        pending_add(c, FNS_ERROR, EACCES, FNS_AT_POLICY);
+        return 0;
+    }
     if (len > c->largest)
         c->largest = len;
     proxy.stats[FNS_STAT_REQUESTS]++;

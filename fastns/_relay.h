@@ -24,6 +24,8 @@
 #define FNS_RING_MAX (1u << 30)
 #define FNS_RING_HEADER 4096u          /* bytes before the ring's data */
 #define FNS_DIR_MAX 255u
+#define FNS_ALLOWED_MAX 16384u           /* namespaces of a policy */
+#define FNS_BUFFER_MAX (256u << 20)      /* bytes of a socket buffer */
 
 /* Control socket. */
 enum fns_op {
@@ -33,7 +35,9 @@ enum fns_op {
     FNS_GETSOCKOPT = 4,
     FNS_GETSOCKNAME = 5,
     FNS_BIND = 6,
-    FNS_STATS = 7
+    FNS_STATS = 7,
+    FNS_ALLOW = 8,    /* a proxy with a list, before FNS_SEAL: a name, or one descriptor */
+    FNS_SEAL = 9      /* the list is complete: nothing else is possible before, no FNS_ALLOW afterwards */
 };
 
 /* The step that failed; fns_stage_name() is the name of its system call. */
@@ -162,11 +166,17 @@ int fns_ring_empty(struct fns_reader *reader);
 int fns_ring_arm(struct fns_reader *reader);
 int fns_ring_disarm(struct fns_reader *reader);
 
+enum fns_config_flags {
+    FNS_CONFIG_RESTRICTED = 1,   /* only namespaces of the list */
+    FNS_CONFIG_READ_ONLY = 2     /* CAP_NET_ADMIN is given away */
+};
+
 struct fns_config {
     int control;             /* the proxy's end */
     pid_t parent;
     uint32_t max_channels;
-    uint32_t reserved;
+    uint32_t flags;
+    uint32_t families;       /* bit n: NETLINK family n */
     char run_dir[FNS_DIR_MAX + 1];   /* where names are looked up, no trailing slash */
 };
 

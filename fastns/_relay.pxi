@@ -14,6 +14,7 @@ cdef extern from "_relay.h" nogil:
     enum:
         FNS_MAGIC, FNS_NAME_MAX, FNS_OPT_MAX, FNS_FDS_MAX, FNS_INLINE_MAX, FNS_REQUEST_MAX, FNS_RING_HEADER
         FNS_RING_MAX, FNS_DIR_MAX, FNS_REPLY_MAX, FNS_STAT_COUNT
+        FNS_CONFIG_RESTRICTED, FNS_CONFIG_READ_ONLY, FNS_ALLOW, FNS_SEAL, FNS_BUFFER_MAX, FNS_ALLOWED_MAX
         FNS_HELLO, FNS_OPEN, FNS_SETSOCKOPT, FNS_GETSOCKOPT, FNS_GETSOCKNAME, FNS_BIND, FNS_STATS
         FNS_OPEN_EXT_ACK, FNS_OPEN_STRICT, FNS_OPEN_ALL_NSID, FNS_OPEN_CAP_ACK
         FNS_SEND, FNS_SEND_MEMFD, FNS_SPACE, FNS_RING_BELL, FNS_STRICT
@@ -39,7 +40,7 @@ cdef extern from "_relay.h" nogil:
     struct fns_config:
         int control
         int parent
-        uint32_t max_channels
+        uint32_t max_channels, flags, families
         char *run_dir
     const char *fns_stage_name(uint32_t stage)
     int fns_ring_attach(fns_reader *reader, void *map, size_t map_len)
@@ -139,6 +140,8 @@ cdef ssize_t receive_with(int fd, void *buf, size_t size, int *fds, int *count) 
 cdef str status_text(object status):
     if status is None:
         return "ended"
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == lx.SIGSYS:
+        return "was killed for a system call outside its filter"
     if os.WIFSIGNALED(status):
         return f"was killed by signal {os.WTERMSIG(status)}"
     return f"exited with status {os.WEXITSTATUS(status)}"
@@ -153,6 +156,9 @@ cdef object proxy_error(int err, str text, object status):
 @cython.auto_pickle(False)
 cdef class RelayClient:
     """The control connection to a proxy process, which is forked here. Threads may share it.
+
+    `families` is a mask of netlink families. `allowed` lists the namespaces it may enter, as (name, -1) or
+    (None, descriptor); None: any.
 
     Raises: OSError naming the step of the proxy's set-up that failed.
     """
@@ -172,7 +178,8 @@ cdef class RelayClient:
         self.owner = lx.getpid()
         self.reaped = True
 
-    def __init__(self, bytes run_dir, uint32_t max_channels=4096):
+    def __init__(self, bytes run_dir, uint32_t max_channels=4096, bint read_only=False,
+                 uint32_t families=0xffffffff, list allowed=None):
         cdef fns_config config
         cdef int pair[2]
         cdef int pid, err
@@ -187,6 +194,8 @@ cdef class RelayClient:
         memset(&config, 0, sizeof(config))
         memcpy(config.run_dir, <const char *> run_dir, len(run_dir))
         config.max_channels = max_channels
+        config.families = families
+        config.flags = (FNS_CONFIG_READ_ONLY if read_only else 0) | (FNS_CONFIG_RESTRICTED if allowed is not None else 0)
         config.parent = lx.getpid()
         if lx.socketpair(lx.AF_UNIX, lx.SOCK_SEQPACKET | lx.SOCK_CLOEXEC, 0, pair) < 0:
             raise os_error(lx.errno, "socketpair")
@@ -204,9 +213,29 @@ cdef class RelayClient:
             self.answer(FNS_MAGIC, &reply, NULL, NULL, -1)
             if reply.op != FNS_HELLO:
                 raise proxy_error(lx.EPROTO, "the proxy does not speak the protocol", None)
+            if allowed is not None:
+                self.allow(allowed)
         except BaseException:
             self.close()
             raise
+
+    cdef int allow(self, list allowed) except -1:
+        """Tell the proxy its namespaces and close the list."""
+        cdef fns_request request
+        cdef fns_reply reply
+        cdef bytes name
+        cdef int nsfd
+        for name, nsfd in allowed:
+            if name is not None and not 0 < len(name) <= FNS_NAME_MAX:
+                raise ValueError(f"{name!r} cannot be the name of a namespace")
+            memset(&request, 0, sizeof(request))
+            request.op = FNS_ALLOW
+            self.call(&request, <const char *> name if name is not None else NULL, len(name) if name is not None else 0,
+                      nsfd, &reply, NULL, NULL)
+        memset(&request, 0, sizeof(request))
+        request.op = FNS_SEAL
+        self.call(&request, NULL, 0, -1, &reply, NULL, NULL)
+        return 0
 
     def __dealloc__(self):
         if self.fd >= 0:
@@ -578,7 +607,7 @@ cdef class RelayChannel:
         if type == FNS_TRUNCATED:
             raise OSError(lx.EMSGSIZE, f"recv: a datagram of {error.detail} bytes does not fit the ring", self.filename)
         if type == FNS_ERROR and error.err > 0:
-            raise os_error(error.err, (<bytes> fns_stage_name(error.detail)).decode() + " in the proxy", self.filename)
+            raise os_error(error.err, "in the proxy, " + (<bytes> fns_stage_name(error.detail)).decode(), self.filename)
         raise proxy_error(lx.EPROTO, "recv: the ring is corrupted", None)
 
     def recv(self, timeout=None):

@@ -66,17 +66,26 @@ static int socket_from_helper(int nsfd, int family, struct failure *f)
     return job.sock;
 }
 
+/* 0 and its identity for a descriptor of a network namespace, else -1 and errno. ioctl_nsfs(2). */
+int fns_netns_stat(int fd, struct stat *st)
+{
+    int type = ioctl(fd, NS_GET_NSTYPE);
+
+    if (type == CLONE_NEWNET)
+        return fstat(fd, st);
+    if (type >= 0 || errno == ENOTTY)
+        errno = EINVAL;
+    return -1;
+}
+
 /* A netlink socket inside a namespace. */
 static int socket_inside(int nsfd, int family, struct failure *f)
 {
     struct stat st;
-    int type = ioctl(nsfd, NS_GET_NSTYPE);
     int sock;
 
-    if (type < 0 || fstat(nsfd, &st) < 0)
-        return failed(f, FNS_AT_NSTYPE, errno == ENOTTY ? EINVAL : errno);
-    if (type != CLONE_NEWNET)
-        return failed(f, FNS_AT_NSTYPE, EINVAL);
+    if (fns_netns_stat(nsfd, &st) < 0)
+        return failed(f, FNS_AT_NSTYPE, errno);
     if (st.st_ino != proxy.here_ino || st.st_dev != proxy.here_dev) {
         if (!proxy.can_return)
             return socket_from_helper(nsfd, family, f);
@@ -92,7 +101,7 @@ static int socket_inside(int nsfd, int family, struct failure *f)
 
 static int buffer_size(int sock, int force, int plain, uint32_t bytes, struct failure *f)
 {
-    int value = bytes > 0x3fffffffu ? 0x3fffffff : (int)bytes;
+    int value = (int)(bytes > FNS_BUFFER_MAX ? FNS_BUFFER_MAX : bytes);
 
     if (bytes == 0 || setsockopt(sock, SOL_SOCKET, force, &value, sizeof(value)) == 0)
         return 0;
@@ -231,13 +240,16 @@ static struct chan *chan_create(int netlink, const struct fns_open *o, int pair[
     memset(c, 0, sizeof(*c));
     c->netlink = netlink;
     c->sock = -1;
+    c->family = o->family;
     c->rcvbuf = o->rcvbuf;
     c->generation = ++proxy.generation;
-    if (socket_options(netlink, o, f) == 0 && netlink_name(netlink, &portid, &groups) == 0) {
-        c->portid = portid;
-        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
+    if (socket_options(netlink, o, f) == 0) {
+        if (netlink_name(netlink, &portid, &groups) < 0) {
+            failed(f, FNS_AT_GETSOCKNAME, errno);
+        } else if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
             failed(f, FNS_AT_SOCKETPAIR, errno);
         } else {
+            c->portid = portid;
             *memfd = ring_create(c, ring_size(o->ring_size), f);
             if (*memfd >= 0) {
                 int size = 2 * (int)FNS_INLINE_MAX;
@@ -259,27 +271,15 @@ static struct chan *chan_create(int netlink, const struct fns_open *o, int pair[
     return NULL;
 }
 
-static int name_ok(const char *name, uint32_t len)
-{
-    if (len == 0 || len > FNS_NAME_MAX || memchr(name, '/', len) != NULL || memchr(name, 0, len) != NULL)
-        return 0;
-    return !(name[0] == '.' && (len == 1 || (len == 2 && name[1] == '.')));
-}
-
-/* The caller sends names, not paths: what they mean is decided here, with our rights. */
 static int open_name(const char *name, uint32_t len, struct failure *f)
 {
-    char path[FNS_DIR_MAX + 1 + FNS_NAME_MAX + 1];
-    size_t dir = strnlen(proxy.config.run_dir, FNS_DIR_MAX);
     int fd;
 
-    if (!name_ok(name, len))
+    if (!fns_name_ok(name, len))
         return failed(f, FNS_AT_OPEN, EINVAL);
-    memcpy(path, proxy.config.run_dir, dir);
-    path[dir] = '/';
-    memcpy(path + dir + 1, name, len);
-    path[dir + 1 + len] = 0;
-    fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (!fns_policy_name(name, len))
+        return failed(f, FNS_AT_POLICY, EACCES);
+    fd = fns_name_open(name, len);
     return fd < 0 ? failed(f, FNS_AT_OPEN, errno) : fd;
 }
 
@@ -295,6 +295,13 @@ static void op_open(const struct fns_request *rq, const uint8_t *payload, struct
     if (rq->len < sizeof(o) || rq->len - sizeof(o) != o.name_len || (o.flags & ~(uint32_t)FNS_OPEN_KNOWN) != 0
         || fds->count != (o.name_len == 0 ? 1u : 0u)) {
         failed(f, FNS_AT_PROTOCOL, EPROTO);
+        return;
+    }
+    if (!fns_policy_family(o.family)
+        || ((o.flags & FNS_OPEN_ALL_NSID) != 0
+            && fns_policy_setsockopt(SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, NULL, 0) != 0)
+        || (fds->count == 1 && !fns_policy_fd(fds->fd[0]))) {
+        failed(f, FNS_AT_POLICY, EACCES);
         return;
     }
     for (int attempt = 0;; attempt++) {
@@ -339,6 +346,7 @@ static void op_channel(const struct fns_request *rq, const uint8_t *payload, str
     struct chan *c = chan_find(rq->chan);
     struct fns_reply *reply = &proxy.reply.head;
     socklen_t len = sizeof(proxy.reply.payload);
+    int err;
 
     /* Requests sent before this one come first: they wait in the channel's own socket. */
     if (c != NULL)
@@ -349,7 +357,10 @@ static void op_channel(const struct fns_request *rq, const uint8_t *payload, str
     }
     switch (rq->op) {
     case FNS_SETSOCKOPT:
-        if (setsockopt(c->netlink, rq->a, rq->b, payload, rq->len) < 0)
+        err = fns_policy_setsockopt(rq->a, rq->b, payload, rq->len);
+        if (err != 0)
+            failed(f, err == EACCES ? FNS_AT_POLICY : FNS_AT_SETSOCKOPT, err);
+        else if (setsockopt(c->netlink, rq->a, rq->b, payload, rq->len) < 0)
             failed(f, FNS_AT_SETSOCKOPT, errno);
         break;
     case FNS_GETSOCKOPT:
@@ -359,7 +370,10 @@ static void op_channel(const struct fns_request *rq, const uint8_t *payload, str
             if (wanted < len)
                 len = wanted;
         }
-        if (getsockopt(c->netlink, rq->a, rq->b, proxy.reply.payload, &len) < 0)
+        err = fns_policy_getsockopt(rq->a, rq->b);
+        if (err != 0)
+            failed(f, FNS_AT_GETSOCKOPT, err);
+        else if (getsockopt(c->netlink, rq->a, rq->b, proxy.reply.payload, &len) < 0)
             failed(f, FNS_AT_GETSOCKOPT, errno);
         else
             reply->len = len < sizeof(proxy.reply.payload) ? len : (uint32_t)sizeof(proxy.reply.payload);
@@ -375,6 +389,16 @@ static void op_channel(const struct fns_request *rq, const uint8_t *payload, str
         if (netlink_name(c->netlink, &reply->a, &reply->b) < 0)
             failed(f, FNS_AT_GETSOCKNAME, errno);
     }
+}
+
+static void op_allow(const struct fns_request *rq, const uint8_t *payload, struct fds *fds, struct failure *f)
+{
+    int err = EPROTO;
+
+    if (fds->count == (rq->len == 0 ? 1u : 0u))
+        err = fns_policy_add((const char *)payload, rq->len, &fds->fd[0]);
+    if (err != 0)
+        failed(f, FNS_AT_POLICY, err);
 }
 
 /* 0 when sent, -EAGAIN when there is no room. */
@@ -452,6 +476,12 @@ int fns_control_message(void)
             failed(&f, FNS_AT_RECVMSG, EMFILE);
         } else if (in.head.len != (size_t)got - sizeof(in.head)) {
             failed(&f, FNS_AT_PROTOCOL, EPROTO);
+        } else if (in.head.op == FNS_SEAL) {
+            proxy.sealed = 1;
+        } else if (!proxy.sealed && in.head.op == FNS_ALLOW) {
+            op_allow(&in.head, payload, &fds, &f);
+        } else if (!proxy.sealed || in.head.op == FNS_ALLOW) {
+            failed(&f, FNS_AT_PROTOCOL, EPERM);
         } else if (in.head.op == FNS_OPEN) {
             op_open(&in.head, payload, &fds, &f);
         } else if (in.head.op == FNS_STATS) {

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { PENDING_MAX = 16 };
@@ -23,6 +24,7 @@ struct chan {
     int netlink, sock;       /* -1 when free */
     uint32_t generation;
     uint32_t portid;
+    int family;
     uint32_t rcvbuf;
     uint8_t stalled;         /* the ring is full: EPOLLIN of the netlink socket is off */
     uint8_t overrun;         /* the kernel dropped datagrams; the queue before the gap is still being read */
@@ -53,6 +55,7 @@ struct fns_proxy {
     uint32_t generation;
     uint64_t stats[FNS_STAT_COUNT];
     /* a reply the control socket had no room for */
+    int sealed;              /* the list of namespaces is complete */
     int reply_waits;
     struct { struct fns_reply head; uint8_t payload[FNS_OPT_MAX]; int fd[2]; } reply;
 };
@@ -116,5 +119,17 @@ int fns_reply_send(void);
 void fns_reply_finish(void);
 void fns_reply_start(uint32_t op, uint32_t id);
 void fns_serve(void);
+int fns_netns_stat(int fd, struct stat *st);
+int fns_name_ok(const char *name, uint32_t len);
+int fns_name_open(const char *name, uint32_t len);
+int fns_policy_add(const char *name, uint32_t len, int *fd);
+int fns_policy_name(const char *name, uint32_t len);
+int fns_policy_fd(int fd);
+int fns_policy_family(int family);
+int fns_policy_setsockopt(int level, int option, const void *value, uint32_t len);
+int fns_policy_getsockopt(int level, int option);
+int fns_policy_request(int family, const uint8_t *data, uint32_t len, const uint32_t *offsets, const int *fd,
+                       uint32_t patches);
+int fns_power_drop(struct failure *f);
 
 #endif

@@ -340,7 +340,8 @@ static int prepare(struct failure *f)
     if (parent_watch() < 0)
         return failed(f, FNS_AT_PROTOCOL, ECHILD);
     proxy.can_return = home_find() == 0;
-    return 0;
+    proxy.sealed = (proxy.config.flags & FNS_CONFIG_RESTRICTED) == 0;
+    return fns_power_drop(f);
 }
 
 #if defined(FASTNS_COVERAGE)

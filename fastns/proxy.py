@@ -13,6 +13,8 @@ import sys
 import threading
 import warnings
 import weakref
+from collections.abc import Iterable
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Optional
 
@@ -34,10 +36,19 @@ _hooked = False
 
 
 class Proxy:
-    """A proxy process, forked now.
+    """A proxy process, forked now, with the rights this process has now.
 
+    `netns`: the namespaces it may enter, a reference or an iterable of them; None: any. A name in the run directory
+    stands for whatever namespace has it when it is used, resolved by the proxy; a path, descriptor or process for the
+    namespace it means now, which lives on as long as the proxy. Everything else is refused with EACCES, also where a
+    request names another namespace by descriptor, process or namespace id.
+    `read_only`: the proxy gives CAP_NET_ADMIN away, so the kernel answers changes with EPERM.
+    `families`: netlink families, as numbers; None: NETLINK_ROUTE where `netns` is given, else any.
     `max_channels` bounds the handles open at a time (1 to 65535). `default=True`: handles with `transport="auto"`
     use this proxy while it is alive.
+
+    The process keeps CAP_SYS_ADMIN and CAP_NET_ADMIN where it has them and nothing else: no other descriptor, no
+    memory of this process, no terminal, and only the system calls its work takes. See docs/security.md.
 
     Threads may share it. In a forked child it is unusable (OSError EBADF) and close() touches only the child's
     copy. The process is not seen by `os.wait()` and sends no SIGCHLD; close() reaps it.
@@ -50,15 +61,21 @@ class Proxy:
         self,
         netns: Any = None,
         read_only: bool = False,
-        families: Any = None,
+        families: Optional[Iterable[int]] = None,
         *,
         max_channels: int = 4096,
         default: bool = False,
     ) -> None:
-        if netns is not None or read_only or families is not None:
-            raise NotImplementedError("proxy policies")
         _core.reap_abandoned()
-        self._client = _core.RelayClient(os.fsencode(netns_module.NETNS_RUN_DIR), max_channels)
+        mask = _families_mask(families, netns is not None)
+        with ExitStack() as stack:
+            self._client = _core.RelayClient(
+                os.fsencode(netns_module.NETNS_RUN_DIR),
+                max_channels,
+                bool(read_only),
+                mask,
+                None if netns is None else _allowed(netns, stack),
+            )
         self.pid = self._client.pid
         _remember(self._client)
         if default:
@@ -102,7 +119,7 @@ class Proxy:
 
         Raises: OSError with the reference as `filename`: ENOENT, EPERM (setns(2): CAP_SYS_ADMIN over the
         namespace), EINVAL (no network namespace), EPROTONOSUPPORT (family), EMFILE (descriptors or `max_channels`),
-        ENOMEM; ProxyError when the process is gone.
+        ENOMEM, EACCES (not within the proxy's policy); ProxyError when the process is gone.
         """
         name: Optional[bytes] = None
         nsfd, owned = -1, False
@@ -182,6 +199,32 @@ def _after_fork() -> None:
     for client in list(_clients):
         client.close()
     _clients.clear()
+
+
+def _families_mask(families: Optional[Iterable[int]], restricted: bool) -> int:
+    if families is None:
+        return 1 << NETLINK_ROUTE if restricted else 0xFFFFFFFF
+    mask = 0
+    for family in families:
+        if not 0 <= family < 32:
+            raise ValueError(f"{family!r} is no netlink family")
+        mask |= 1 << family
+    return mask
+
+
+def _allowed(netns: Any, stack: ExitStack) -> list[tuple[Optional[bytes], int]]:
+    """The list as the proxy takes it: names, and descriptors that `stack` closes."""
+    single = isinstance(netns, (str, bytes, int)) or hasattr(netns, "fileno") or not isinstance(netns, Iterable)
+    allowed: list[tuple[Optional[bytes], int]] = []
+    for ref in (netns,) if single else netns:
+        if isinstance(ref, (str, bytes)) and _is_name(ref):
+            allowed.append((os.fsencode(ref), -1))
+            continue
+        nsfd, owned = netns_module.open_ref(ref)
+        if owned:
+            stack.callback(os.close, nsfd)
+        allowed.append((None, nsfd))
+    return allowed
 
 
 def _is_name(ref: Any) -> bool:
