@@ -277,9 +277,11 @@ static int open_name(const char *name, uint32_t len, struct failure *f)
 
     if (!fns_name_ok(name, len))
         return failed(f, FNS_AT_OPEN, EINVAL);
-    if (!fns_policy_name(name, len))
-        return failed(f, FNS_AT_POLICY, EACCES);
     fd = fns_name_open(name, len);
+    if (!fns_policy_name(name, len) && (fd < 0 || !fns_policy_fd(fd))) {
+        close_fd(&fd);       /* whether there is something is none of the caller's business either */
+        return failed(f, FNS_AT_POLICY, EACCES);
+    }
     return fd < 0 ? failed(f, FNS_AT_OPEN, errno) : fd;
 }
 

@@ -34,7 +34,8 @@
 #define REFUSED SECCOMP_RET_KILL_PROCESS
 #endif
 
-/* Entering a namespace takes CAP_SYS_ADMIN over it, changing it CAP_NET_ADMIN. capabilities(7) */
+/* Entering a namespace takes CAP_SYS_ADMIN over it, changing it CAP_NET_ADMIN, and hearing the
+ * events of all namespaces that have an id there CAP_NET_BROADCAST. capabilities(7), netlink(7) */
 static int capabilities_drop(struct failure *f)
 {
     struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
@@ -43,6 +44,8 @@ static int capabilities_drop(struct failure *f)
 
     if ((proxy.config.flags & FNS_CONFIG_READ_ONLY) == 0)
         keep |= 1u << CAP_NET_ADMIN;
+    if ((proxy.config.flags & FNS_CONFIG_RESTRICTED) == 0)
+        keep |= 1u << CAP_NET_BROADCAST;
     memset(data, 0, sizeof(data));
     if (syscall(SYS_capget, &header, data) < 0)
         return failed(f, FNS_AT_CAPSET, errno);

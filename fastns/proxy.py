@@ -47,8 +47,9 @@ class Proxy:
     `max_channels` bounds the handles open at a time (1 to 65535). `default=True`: handles with `transport="auto"`
     use this proxy while it is alive.
 
-    The process keeps CAP_SYS_ADMIN and CAP_NET_ADMIN where it has them and nothing else: no other descriptor, no
-    memory of this process, no terminal, and only the system calls its work takes. See docs/security.md.
+    Of its rights the process keeps CAP_SYS_ADMIN, CAP_NET_ADMIN and CAP_NET_BROADCAST (where it has and needs them);
+    no other descriptor, no memory of this process, no terminal, and only the system calls its work takes. See
+    docs/security.md.
 
     Threads may share it. In a forked child it is unusable (OSError EBADF) and close() touches only the child's
     copy. The process is not seen by `os.wait()` and sends no SIGCHLD; close() reaps it.
