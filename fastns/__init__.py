@@ -2,16 +2,20 @@
 
 from fastns import netns
 from fastns.errors import NetlinkDecodeError, NetlinkDumpInterrupted, NetlinkError, ProxyError
+from fastns.ipdb import IPDB
 from fastns.iproute import IPRoute, NetNS
 from fastns.nspopen import NSPopen
+from fastns.proxy import Proxy
 
 __all__ = [
+    "IPDB",
     "IPRoute",
     "NSPopen",
     "NetNS",
     "NetlinkDecodeError",
     "NetlinkDumpInterrupted",
     "NetlinkError",
+    "Proxy",
     "ProxyError",
     "netns",
 ]

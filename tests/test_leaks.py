@@ -167,6 +167,7 @@ def proxy_and_close(netns):
 
 # name -> (work, times)
 CASES: dict[str, tuple[Callable[[str], Any], int]] = {
+    "fastns.IPDB": (lambda netns: fastns.IPDB(nl=fastns.NetNS(netns)).release(), 100),
     "fastns.IPRoute": (lambda netns: fastns.IPRoute().close(), 1000),
     "fastns.NetNS": (lambda netns: fastns.NetNS(netns).close(), 1000),
     "fastns.NSPopen": (run_true, 100),
