@@ -371,13 +371,20 @@ def pushns(newns: Optional[Ref] = None, libc: Any = None) -> None:
     Each thread has a stack of its own. If the move fails nothing stays saved. Errors: `setns`.
     """
     stack = _saved.stack
-    stack.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
-    if newns is not None:
-        try:
-            setns(newns, libc=libc)
-        except BaseException:
-            os.close(stack.pop())
-            raise
+    # Opened before anything else: what is saved must not get the number of a closed descriptor given as newns.
+    _check_libc(libc, "syscall")
+    nsfd, owned = open_ref(newns, os.O_CREAT, libc=libc) if newns is not None else (-1, False)
+    try:
+        stack.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+        if newns is not None:
+            try:
+                _core.ns_set(nsfd, _filename(newns))
+            except BaseException:
+                os.close(stack.pop())
+                raise
+    finally:
+        if owned:
+            os.close(nsfd)
 
 
 @_mockable
