@@ -1,5 +1,8 @@
 """Linux network namespaces and netlink at the kernel's own speed, with pyroute2's API."""
 
+import os as _os
+import types as _types
+
 from fastns import netns
 from fastns.errors import NetlinkDecodeError, NetlinkDumpInterrupted, NetlinkError, ProxyError
 from fastns.ipdb import IPDB
@@ -17,7 +20,27 @@ __all__ = [
     "NetlinkError",
     "Proxy",
     "ProxyError",
+    "install",
     "netns",
+    "uninstall",
 ]
 
 __version__ = "0.1.0.dev0"
+
+
+def install(*modules: _types.ModuleType) -> None:
+    """Put fastns behind pyroute2's names, see `fastns.dropin`."""
+    from fastns import dropin
+
+    dropin.install(*modules)
+
+
+def uninstall() -> None:
+    """Undo `install()`."""
+    from fastns import dropin
+
+    dropin.uninstall()
+
+
+if _os.environ.get("FASTNS_INSTALL", "0") not in ("", "0"):
+    install()
