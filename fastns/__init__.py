@@ -4,7 +4,8 @@ import os as _os
 import types as _types
 
 from fastns import netns
-from fastns.errors import NetlinkDecodeError, NetlinkDumpInterrupted, NetlinkError, ProxyError
+from fastns.aio import AsyncIPRoute, AsyncNetNS
+from fastns.errors import BatchError, NetlinkDecodeError, NetlinkDumpInterrupted, NetlinkError, ProxyError
 from fastns.ipdb import IPDB
 from fastns.iproute import IPRoute, NetNS
 from fastns.nspopen import NSPopen
@@ -12,6 +13,9 @@ from fastns.proxy import Proxy
 
 __all__ = [
     "IPDB",
+    "AsyncIPRoute",
+    "AsyncNetNS",
+    "BatchError",
     "IPRoute",
     "NSPopen",
     "NetNS",
