@@ -47,6 +47,7 @@ extensions = [
     Extension(
         "fastns._codec",
         ["fastns/_codec.pyx"],
+        depends=[*glob.glob("fastns/*.pxi"), "fastns/_arrow.h", "fastns/_table.h", "fastns/_linux.pxd"],
         define_macros=macros,
         extra_compile_args=compile_args,
         extra_link_args=link_args,

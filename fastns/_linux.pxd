@@ -195,7 +195,7 @@ cdef extern from "<fcntl.h>" nogil:
 
 
 cdef extern from "<errno.h>" nogil:
-    int EACCES, EBUSY, EEXIST, ENOTTY
+    int EACCES, EBUSY, EEXIST, ENOMEM, ENOTTY
 
 
 cdef extern from "<sys/ioctl.h>" nogil:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fastns.batch import Batch
+    from fastns.table import Table
 
 __all__ = ["IPRoute", "NetNS"]
 
@@ -205,6 +206,21 @@ class IPRoute(pyroute2.IPRoute):  # type: ignore[misc]
         from fastns.batch import Batch
 
         return Batch(self.asyncore, errors=errors, chunk=chunk, echo=echo)
+
+    def table(self, kind: str, /, **filters: Any) -> Table:
+        """A dump in columns: "link", "addr", "route", "rule", "neigh", "fdb" or "nexthop".
+
+        Filters are names of columns with the value rows must have, None for rows that have none, or a function of
+        the value. The kernel applies what it can (`table`, `oif`, `proto`, `type` of routes, `index` of addresses,
+        `ifindex`, `master`, `family`), the rest is applied while the columns are filled. As with ip(8), a dump of
+        routes the kernel filters is without the cached exceptions of routes.
+
+        Raises ValueError (no such table or column), TypeError, OSError, NetlinkError, NetlinkDumpInterrupted as
+        the other dumps. Source: rtnetlink(7).
+        """
+        from fastns.table import dump
+
+        return dump(self.asyncore, kind, filters)
 
     def mock_data(self, data: bytes) -> None:
         """Have `get` return these bytes' messages, as if they had been received."""
