@@ -233,6 +233,16 @@ cdef int op_self(void *arg, const char **call) noexcept nogil:
     return -lx.errno if fd < 0 else fd
 
 
+def ns_taken(bytes path not None):
+    """Whether anything stands at `path`. os.path.lexists, without an exception made and dropped for each no."""
+    cdef const char *name = PyBytes_AS_STRING(path)
+    cdef lx.stat_t st
+    cdef int err
+    with nogil:
+        err = lx.lstat(name, &st)
+    return err == 0
+
+
 def ns_new(object ref=None):
     """A descriptor of a new network namespace, which lives as long as something holds it. unshare(2)."""
     cdef const char *call = ""
@@ -301,9 +311,11 @@ def ns_bind(int nsfd, bytes directory not None, bytes path not None, bint is_run
     cdef const char *name = PyBytes_AS_STRING(path)
     cdef const char *call = ""
     cdef int err = 0, lock = -1
-    cdef bint made = lx.mkdir(dir_name, 0o755) == 0
-    if not made and lx.errno != lx.EEXIST:
-        raise ns_error(lx.errno, "mkdir", ref)
+    cdef bint made = False
+    if not ns_taken(directory):
+        made = lx.mkdir(dir_name, 0o755) == 0
+        if not made and lx.errno != lx.EEXIST:
+            raise ns_error(lx.errno, "mkdir", ref)
     try:
         if is_run_dir:
             lock = run_dir_lock(dir_name)
@@ -325,51 +337,49 @@ def ns_bind(int nsfd, bytes directory not None, bytes path not None, bint is_run
 
 # Removing.
 
-cdef int mount_point_kind(const char *path, int *fd, lx.stat_t *st, const char **call) noexcept nogil:
-    """1: a network namespace is mounted on path and *fd refers to that very mount; 0: nothing is, *st describes
-    the file; -errno."""
+cdef int ns_unmount(const char *path, bint *unmounted, const char **call) noexcept nogil:
+    """Unmount what is mounted on path if it is a network namespace. 1: done; 0: nothing is mounted; -errno."""
     cdef lx.statfs_t fs
     cdef char name[48]
-    cdef int ns, err
-    fd[0] = lx.open(path, lx.O_PATH | lx.O_NOFOLLOW | lx.O_CLOEXEC)
+    cdef int ns, kind = 0, err = 0
+    cdef int fd = lx.open(path, lx.O_PATH | lx.O_NOFOLLOW | lx.O_CLOEXEC)
     call[0] = "open"
-    if fd[0] < 0:
+    if fd < 0:
         return -lx.errno
     call[0] = "fstatfs"
-    if lx.fstatfs(fd[0], &fs) < 0 or lx.fstat(fd[0], st) < 0:
-        err = lx.errno
-        lx.close(fd[0])
-        return -err
-    if fs.f_type != lx.NSFS_MAGIC:
-        lx.close(fd[0])
-        return 0
-    lx.snprintf(name, sizeof(name), "/proc/thread-self/fd/%d", fd[0])
-    ns = ns_open_path(name, call)
-    if ns < 0:
-        lx.close(fd[0])
-        return ns
-    lx.close(ns)
-    return 1
-
-
-cdef int mount_point_unmount(const char *path, bint *unmounted, lx.stat_t *st, const char **call) noexcept nogil:
-    """Unmount every network namespace on path, and nothing else. 0 with the bare file in *st, or -errno."""
-    cdef char name[48]
-    cdef int fd, err, kind, tries
-    for tries in range(64):
-        kind = mount_point_kind(path, &fd, st, call)
-        if kind <= 0:
-            return kind
+    if lx.fstatfs(fd, &fs) < 0:
+        err = -lx.errno
+    elif fs.f_type == lx.NSFS_MAGIC:
         # By descriptor: what is unmounted is what was looked at, whoever changes the path meanwhile.
         lx.snprintf(name, sizeof(name), "/proc/thread-self/fd/%d", fd)
-        call[0] = "umount2"
-        err = lx.errno if lx.umount2(name, lx.MNT_DETACH) < 0 else 0
-        lx.close(fd)
+        call[0] = "open /proc/thread-self/fd"
+        ns = lx.open(name, lx.O_RDONLY | lx.O_CLOEXEC)
+        if ns < 0:
+            err = -lx.errno
+        else:
+            call[0] = "ioctl(NS_GET_NSTYPE)"
+            kind = lx.ioctl(ns, lx.NS_GET_NSTYPE)
+            err = -lx.errno if kind < 0 else 0 if kind == lx.CLONE_NEWNET else -NS_NOT
+            lx.close(ns)
         if err == 0:
-            unmounted[0] = True
-        elif err != lx.EINVAL:  # EINVAL: somebody else has unmounted it
-            return -err
-    return -lx.EPERM  # it stays: a mount that a more privileged mount namespace has handed down is locked
+            call[0] = "umount2"
+            err = -lx.errno if lx.umount2(name, lx.MNT_DETACH) < 0 else 1
+    lx.close(fd)
+    if err == 1:
+        unmounted[0] = True
+    return err
+
+
+cdef int mount_point_delete(const char *path, bint any_mode, const char **call) noexcept nogil:
+    """Delete what create has made, and nothing else. -EBUSY: something is mounted on it."""
+    cdef lx.stat_t st
+    call[0] = "lstat"
+    if lx.lstat(path, &st) < 0:
+        return -lx.errno
+    if not lx.S_ISREG(st.st_mode) or st.st_size != 0 or not (any_mode or st.st_mode & 0o7777 == 0):
+        return -NS_NOT
+    call[0] = "unlink"
+    return -lx.errno if lx.unlink(path) < 0 else 0
 
 
 def ns_unbind(bytes directory not None, bytes path not None, bint is_run_dir, object ref=None):
@@ -379,37 +389,28 @@ def ns_unbind(bytes directory not None, bytes path not None, bint is_run_dir, ob
     cdef const char *name = PyBytes_AS_STRING(path)
     cdef const char *call = ""
     cdef bint unmounted = False
-    cdef lx.stat_t st
-    cdef int err = 1, lock
-    while err == 1:
+    cdef int err = 0, lock, tries
+    for tries in range(64):
         with nogil:
-            err = mount_point_unmount(name, &unmounted, &st, &call)
-        if err == 0:
-            # Under the lock, and looked at again: the name may be somebody's new namespace by now.
+            err = ns_unmount(name, &unmounted, &call)
+        if err >= 0:
+            # Under the lock: the name may be somebody's new namespace by now, and until its mount is there only
+            # the lock tells.
             lock = run_dir_lock(PyBytes_AS_STRING(directory)) if is_run_dir else -1
             with nogil:
                 err = mount_point_delete(name, is_run_dir or unmounted, &call)
             if lock >= 0:
                 lx.close(lock)
-        if unmounted and (err == -lx.ENOENT or err == 1):
-            return  # somebody else has deleted it, or has made it anew
-    if err < 0:
-        raise ns_error(-err, call, ref)
-
-
-cdef int mount_point_delete(const char *path, bint any_mode, const char **call) noexcept nogil:
-    """0: deleted; 1: it is a namespace again; -errno."""
-    cdef lx.stat_t st
-    cdef int fd, kind = mount_point_kind(path, &fd, &st, call)
-    if kind < 0:
-        return kind
-    if kind == 1:
-        lx.close(fd)
-        return 1
-    if not lx.S_ISREG(st.st_mode) or st.st_size != 0 or not (any_mode or st.st_mode & 0o7777 == 0):
-        return -NS_NOT
-    call[0] = "unlink"
-    return -lx.errno if lx.unlink(path) < 0 else 0
+        if err == 0 or (err == -lx.ENOENT and unmounted):
+            return
+        # EINVAL: somebody else has unmounted it. EBUSY: one more mount below.
+        if not (err == -lx.EINVAL and call == b"umount2") and err != -lx.EBUSY:
+            break
+    else:
+        # It stays: a mount that a more privileged mount namespace has handed down is locked.
+        err = -lx.EPERM
+        call = "umount2"
+    raise ns_error(-err, call, ref)
 
 
 # Python code inside a namespace. Between entering and the try below, and between it and the return, there is no

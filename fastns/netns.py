@@ -235,7 +235,7 @@ def _is_dead(path: bytes) -> bool:
 
 def _make(place: _Place, pid: Optional[int] = None) -> int:
     """A descriptor of the namespace that has been given the name."""
-    if os.path.lexists(place.path):
+    if _core.ns_taken(place.path):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), place.ref)
     nsfd = _core.ns_new(place.ref) if pid is None else _open_pid(pid)
     try:
