@@ -92,7 +92,7 @@ class Request(NetlinkRequest):  # type: ignore[misc]
         # NLM_F_EXCL of a new object is the same bit as half of NLM_F_DUMP: only GET requests (type 4n + 2) dump.
         self.dump = kind % 4 == 2 and bool(flags & NLM_F_DUMP)
         self.kernel_filter = self.dump and narrow(kind, self.msg, self.dump_filter)
-        self.msg.encode()
+        _codec.encode(self.msg)
         if self.dump and self.command is not None:
             self.terminate = None  # pyroute2's addr() gives one that looks for errors, which end a dump anyway
         self.rounds = [self.msg.data]
@@ -100,7 +100,7 @@ class Request(NetlinkRequest):  # type: ignore[misc]
             # Under strict checking a dump is of the routes or of their cached exceptions: ask for both.
             self.msg["flags"] = RTM_F_CLONED
             self.msg.reset()
-            self.msg.encode()
+            _codec.encode(self.msg)
             self.rounds.append(self.msg.data)
         self.sock.expect(self.msg_seq)
         if self.parser is not None:

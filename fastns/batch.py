@@ -163,7 +163,7 @@ class Batch(_codec.BatchBuffer):
             self._put(message)
             return
         message.reset()
-        message.encode()
+        _codec.encode(message)
         self._kept.append(message)
         self._put(bytes(message.data))
 
