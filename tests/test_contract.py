@@ -106,6 +106,10 @@ def test_public_thing_is_documented(thing):
     assert thing.__doc__ is not None, "inherited only"
 
 
+# Plans of the codec and what hangs on them: made and read inside the module only.
+INTERNAL = {"Attr", "Context", "EncodedSlot", "Lookup"}
+
+
 def stub_names(module):
     stub = Path(module.__file__).parent / f"{module.__name__.split('.')[-1]}.pyi"
     found = set()
@@ -129,4 +133,4 @@ def test_stub_and_module_agree(module):
     }
     named = stub_names(module)
     assert {name for name in named if not hasattr(module, name)} == set()
-    assert real - named == set()
+    assert real - named - INTERNAL == set()
