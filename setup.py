@@ -55,6 +55,7 @@ extensions = [
 ]
 
 setup(
+    options={"build_ext": {"parallel": len(extensions)}},
     ext_modules=cythonize(
         extensions,
         compiler_directives={
