@@ -367,7 +367,7 @@ def check_demo(report: dict[str, Any], routes: int) -> None:
     assert report["dump"]["routes"] == routes
     assert report["events"]["received"] == routes
     assert report["events"]["lost_records"] == 0
-    assert len(report["comparison"]) == 6
+    assert len(report["comparison"]) == 7
     for row in report["comparison"]:
         assert row["pyroute2_s"] > 0 and row["fastns_s"] > 0 and row["ratio"] > 0
 
