@@ -14,6 +14,14 @@ def bench_dump_routes(measure, benchmark, impl, routed):
     assert answers[0] > count
 
 
+@pytest.mark.operation("dump_columns")
+def bench_dump_columns(measure, benchmark, impl, routed):
+    netns, count = routed
+    benchmark.extra_info["routes"] = count
+    answers = measure(lambda: impl.dump_columns(netns))
+    assert set(answers) == {Floor().dump_routes(netns)[1]}
+
+
 @pytest.mark.operation("dump_links")
 def bench_dump_links(measure, benchmark, impl, linked):
     netns, count = linked

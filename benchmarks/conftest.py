@@ -43,7 +43,10 @@ def enabled(config: pytest.Config) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    for category in ("ResourceWarning", "pytest.PytestUnraisableExceptionWarning"):  # the other libraries' own
+    for category in (
+        "ResourceWarning",
+        "pytest.PytestUnraisableExceptionWarning",
+    ):  # the other libraries' own
         config.addinivalue_line("filterwarnings", f"ignore::{category}")
     config.addinivalue_line("markers", "operation(name): the adapters' method a benchmark measures")
     if not enabled(config):

@@ -15,6 +15,7 @@ TITLES = {
     "open_close": "open + close a handle in a namespace",
     "link_get": "link('get', index=1), parsed",
     "dump_routes": "dump {routes} routes, 3 fields read from each",
+    "dump_columns": "dump {routes} routes into columns",
     "dump_links": "dump {links} links, 3 fields read from each",
     "add_routes": "add routes one by one, acknowledged (per route)",
     "add_routes_batch": "add routes in a batch, each accounted for (per route)",
