@@ -1,5 +1,5 @@
 # Decoding. A lazy message is an instance of a subclass of pyroute2's own class that knows where it lies (slots
-# `data` and `offset`) and has an empty dict until somebody looks at the whole of it. The slot `chain`, which
+# `data` and `offset`) and has an empty dict until somebody looks at the whole of it. The slot `value`, which
 # pyroute2 always sets, says which: NULL means not filled yet. Plan and context live in slots that pyroute2 sets
 # only later (`_buf`, `_nla_init`) or not at all (`_r_value_map`), so a lazy message is no larger than pyroute2's.
 #
@@ -20,7 +20,7 @@ import errno as _errno
 import struct as _struct
 from types import FunctionType as _FunctionType
 
-from pyroute2.netlink import NotInitialized, nla_base, nla_slot, nlmsg_base
+from pyroute2.netlink import NotInitialized, nla_base, nla_base_string, nla_slot, nlmsg_base
 from pyroute2.netlink.exceptions import NetlinkDecodeError, NetlinkHeaderDecodeError, NetlinkNLADecodeError
 
 cdef extern from *:
@@ -50,6 +50,23 @@ cdef extern from *:
         return object;
     }
 
+    /* object[key] and len(object) of a lazy class without the detour through its __getitem__ and __len__ */
+    static void fns_set_slots(PyObject *type, void *get, void *size)
+    {
+        binaryfunc subscript = (binaryfunc)get;
+        lenfunc length = (lenfunc)size;
+        PyMappingMethods *mapping = ((PyTypeObject *)type)->tp_as_mapping;
+        PySequenceMethods *sequence = ((PyTypeObject *)type)->tp_as_sequence;
+        mapping->mp_subscript = subscript;
+        mapping->mp_length = length;
+        sequence->sq_length = length;
+    }
+
+    static CYTHON_INLINE void fns_untrack(PyObject *object)
+    {
+        PyObject_GC_UnTrack(object);
+    }
+
     static CYTHON_INLINE void fns_track(PyObject *object)
     {
         if (!PyObject_GC_IsTracked(object))
@@ -75,6 +92,11 @@ cdef extern from *:
         Py_INCREF(object);
         return object;
     #endif
+    }
+
+    static CYTHON_INLINE PyObject *fns_new_object(PyObject *type)
+    {
+        return ((PyTypeObject *)type)->tp_alloc((PyTypeObject *)type, 0);
     }
 
     static PyObject *fns_hex(const unsigned char *bytes, Py_ssize_t count)
@@ -135,10 +157,14 @@ cdef extern from *:
     Py_ssize_t fns_member_offset(object descriptor) noexcept
     object fns_new(PyObject *type, object no_arguments)
     void fns_track(object obj) noexcept
+    void fns_untrack(object obj) noexcept
+    void fns_set_slots(object cls, void *subscript, void *length) noexcept
+    object fns_new_object(PyObject *type)
     PyObject *fns_deref(object reference) noexcept
     object fns_hex(const unsigned char *data, Py_ssize_t count)
     object fns_ip4(const unsigned char *data)
     object fns_ip6(const unsigned char *data)
+    Py_ssize_t dict_length "PyDict_Size" (object obj) except -1
     int PyObject_GenericSetAttr(object obj, object name, object value) except -1
     object PyUnicode_DecodeUTF8(const char *data, Py_ssize_t size, const char *errors)
     object PyWeakref_NewProxy(object obj, PyObject *callback)
@@ -198,6 +224,7 @@ cdef enum:
     C_NOTHING
     C_KIND
     C_SLAVE_KIND
+    C_ENCAP
     C_FAMILY
     C_PYTHON
 
@@ -220,7 +247,7 @@ _DECODE_KINDS = {
 }
 _FT_KINDS = {"python": 0, "generic": FT_GENERIC, "string": FT_STRING, "struct": FT_STRUCT, "ipaddr": FT_IPADDR}
 _CHOICES = {
-    "nothing": C_NOTHING, "kind": C_KIND, "slave_kind": C_SLAVE_KIND, "family": C_FAMILY, "python": C_PYTHON,
+    "nothing": C_NOTHING, "kind": C_KIND, "slave_kind": C_SLAVE_KIND, "encap": C_ENCAP, "family": C_FAMILY, "python": C_PYTHON,
 }
 
 cdef Py_ssize_t _offset_of(object cls, str name) except -1:
@@ -424,6 +451,8 @@ cdef class Plan:
     cdef bint needs_init
     cdef bint risky          # some attribute's class is chosen by code that may fail
     cdef bint std_header
+    cdef bint no_header
+    cdef bint is_error       # nlmsgerr
     cdef bint plain          # no value of its own: getvalue() gives the object
     cdef int decode
     cdef int ft
@@ -541,6 +570,15 @@ cdef class Plan:
         return lookup
 
 
+cdef object slot_subscript(object obj, object key):
+    return getitem(obj, key)
+
+
+cdef Py_ssize_t slot_length(object obj) except -1:
+    fill(obj)
+    return dict_length(obj)
+
+
 cdef Plan new_plan(object cls):
     cdef Plan p = Plan.__new__(Plan)
     cdef Attr attr
@@ -557,6 +595,8 @@ cdef Plan new_plan(object cls):
     p.own_parent = schema.own_parent
     p.needs_init = schema.needs_init
     p.decode = _DECODE_KINDS[schema.decode]
+    p.no_header = cls.header is None
+    p.is_error = issubclass(cls, _nlmsgerr)
     p.ft = _FT_KINDS[schema.ft_decode]
     if p.ft == 0:
         p.decode = D_PYTHON
@@ -566,6 +606,9 @@ cdef Plan new_plan(object cls):
     p.prefix = schema.prefix
     p.lookup = schema.lookup
     p.value_field = p.family_field = -1
+    p.std_header = not p.is_nla and [f[:2] for f in schema.header or ()] == [
+        ("length", "I"), ("type", "H"), ("flags", "H"), ("sequence_number", "I"), ("pid", "I")
+    ]
     if p.decode != D_PYTHON:
         p.fields = p.compile_fields(schema.fields, &p.nfields)
         p.head = p.compile_fields(schema.header, &p.nhead)
@@ -576,9 +619,6 @@ cdef Plan new_plan(object cls):
         for number, field in enumerate(schema.fields):
             p.index[field.name] = number
             p.fixed = field.offset + field.size
-        p.std_header = not p.is_nla and [f[:2] for f in schema.header] == [
-            ("length", "I"), ("type", "H"), ("flags", "H"), ("sequence_number", "I"), ("pid", "I")
-        ]
         p.value_field = p.index.get("value", -1)
         if p.ft == FT_STRUCT:
             unpack = _struct.Struct("".join([field.format for field in schema.fields]))
@@ -615,7 +655,9 @@ cdef Plan new_plan(object cls):
         p.plain = (
             p.decode in (D_BASE, D_NLA, D_IFINFMSG) and p.ft in (FT_GENERIC, FT_STRUCT) and p.value_field < 0
         )
-    p.lazy = _make_lazy(cls) if schema.lazy else None
+    if schema.lazy:
+        p.lazy = _make_lazy(cls)
+        fns_set_slots(p.lazy, <void *>slot_subscript, <void *>slot_length)
     return p
 
 
@@ -697,8 +739,8 @@ cdef object new_cell(Plan p, bytes data, Py_ssize_t offset, Py_ssize_t length, o
                      bint array, long flags):
     """What decode_nlas() of pyroute2 puts into a slot: an attribute that is decoded when somebody asks."""
     cdef object obj
-    if array and stuck(p, data, offset):
-        raise NetlinkNLADecodeError(ValueError("array of attributes with an empty element"))
+    if p.lazy is None and array and stuck(p, data, offset):
+        p, array = plan(nla_base_string), False
     if p.lazy is None or (init is not None and p.needs_init):
         obj = p.cls(data=data, offset=offset, parent=parent, length=length, init=init)
         obj._nla_array = array
@@ -729,6 +771,8 @@ cdef bint stuck(Plan p, bytes data, Py_ssize_t offset) noexcept:
     cdef Py_ssize_t pos = offset + 4
     cdef Py_ssize_t end
     cdef Py_ssize_t step
+    if p.no_header:
+        return True
     if not p.is_nla or offset + 4 > limit:
         return False
     end = offset + load16(base + offset)
@@ -938,30 +982,35 @@ cdef int read_attrs(Plan p, object obj, bytes data, Py_ssize_t off, Py_ssize_t l
             n = length - pos + off
         attr = p.attr_of(wire & 0x3FFF)
         if attr is None:
-            out.append(new_slot(S_UNKNOWN, new_cell(plan(nla_base), data, pos, n, None, None, False, 0)))
+            out.append(new_slot(S_UNKNOWN, new_cell(plan(nla_base), data, pos, n, None, None, False, 0), False))
         else:
-            if attr.choice == C_CLASS:
-                ap = attr.plan()
-            else:
-                if attr.choice == C_PYTHON and not published[0]:
-                    # The function, and what it looks at, may look at this message: as in pyroute2, it has the
-                    # fields and the attributes so far.
-                    PyDict_Update(obj, d)
-                    settle(obj, data, off, length, _NOT_INITIALIZED, False)
-                    published[0] = True
-                try:
+            if attr.choice == C_PYTHON and not published[0]:
+                # The function, and what it looks at, may look at this message: as in pyroute2, it has the
+                # fields and the attributes so far.
+                PyDict_Update(obj, d)
+                settle(obj, data, off, length, _NOT_INITIALIZED, False)
+                published[0] = True
+            try:
+                if attr.choice == C_CLASS:
+                    ap = attr.plan()
+                else:
                     ap = plan(choose(p, attr, obj, data, off, first, pos, length, out, d))
-                except Exception:
-                    return 1
-            cell = new_cell(ap, data, pos, n, obj, attr.init, attr.array, wire & 0xC000)
-            out.append(new_slot(attr.name, cell))
+                cell = new_cell(ap, data, pos, n, obj, attr.init, attr.array, wire & 0xC000)
+            except Exception:
+                return 1
+            out.append(new_slot(attr.name, cell, ap.own_parent or ap.lazy is None))
         pos += align4(n)
     return 0
 
 
-cdef inline object new_slot(object name, object cell):
-    cdef object result = _object_new(_base_nla_slot)
-    slot_set(result, O_CELL, (name, cell))
+cdef inline object new_slot(object name, object cell, bint cyclic):
+    """What pyroute2 has in `attrs`. Kept from the collector unless the cell refers back to its message."""
+    cdef object pair = (name, cell)
+    cdef object result = fns_new_object(<PyObject *>_base_nla_slot)
+    slot_set(result, O_CELL, pair)
+    if not cyclic:
+        fns_untrack(result)
+        fns_untrack(pair)
     return result
 
 
@@ -972,6 +1021,9 @@ cdef object choose(Plan p, Attr attr, object obj, bytes data, Py_ssize_t off, Py
     cdef PyObject *found
     if attr.choice == C_PYTHON:
         return ask(p, attr, obj, data, off, pos, length, out, d)
+    if attr.choice == C_ENCAP:
+        key = earlier(p, data, off, first, pos, length, "RTA_ENCAP_TYPE")
+        return p.cls.encaps.get(later_encap(data, pos) if key is None else key, p.cls.hex)
     if attr.choice == C_NOTHING:
         key = None
     elif attr.choice == C_FAMILY:
@@ -993,6 +1045,21 @@ cdef object choose(Plan p, Attr attr, object obj, bytes data, Py_ssize_t off, Py
     if len(attr.memo) < 256:
         attr.memo[key] = cls
     return cls
+
+
+cdef object later_encap(bytes data, Py_ssize_t pos):
+    """The loop of encap_info() in pyroute2's rtmsg, which an attribute of length 0 would keep from ending."""
+    cdef const uint8_t *base = <const uint8_t *>PyBytes_AS_STRING(data)
+    cdef Py_ssize_t limit = PyBytes_GET_SIZE(data)
+    cdef Py_ssize_t step
+    while pos + 2 <= limit:
+        step = load16(base + pos)
+        pos += step
+        if step == 0 or pos + 4 > limit:
+            break
+        if load16(base + pos + 2) == 21:
+            return load16(base + pos + 4) if pos + 6 <= limit else None
+    return None
 
 
 cdef object ask(Plan p, Attr attr, object obj, bytes data, Py_ssize_t off, Py_ssize_t pos, Py_ssize_t length,
@@ -1079,14 +1146,17 @@ cdef int decode_body(Plan p, object obj, bytes data, Py_ssize_t off, bint array,
     # an array of such attributes
     if array:
         if stuck(p, data, off):
-            raise NetlinkNLADecodeError(ValueError("array of attributes with an empty element"))
+            return 1
         cells = []
         d[S_VALUE] = cells
         while pos < off + length:
             value = new_cell(p, data, pos, 0, obj, None, False, p.cls.nla_flags)
             if p.lazy is None:
                 return 1
-            fill_element(p, value)
+            try:
+                fill_element(p, value)
+            except Exception:
+                return 1
             cells.append(value)
             pos += align4(<object>slot(value, O_LENGTH))
         value_out.append(cells)
@@ -1180,19 +1250,17 @@ cdef int fill_element(Plan p, object obj) except -1:
 
 cdef int settle(object obj, bytes data, Py_ssize_t off, object length, object value, bint decoded) except -1:
     """Set the slots to what pyroute2's __init__ and decode() leave there; from here on the object is filled."""
-    cdef list chain = [obj]
     slot_set(obj, O_BUF, None)
     slot_set(obj, O_DATA, data)
     slot_set(obj, O_OFFSET, off)
     slot_set(obj, O_LENGTH, length)
     slot_set(obj, O_DECODED, decoded)
-    slot_set(obj, O_VALUE, value)
     if slot(obj, O_ARRAY) == NULL:
         slot_set(obj, O_ARRAY, False)
         slot_set(obj, O_INIT, None)
         slot_set(obj, O_PARENT, None)
         slot_set(obj, O_FLAGS, (<Plan>slot(obj, O_PLAN)).cls.nla_flags)
-    slot_set(obj, O_CHAIN, chain)
+    slot_set(obj, O_VALUE, value)
     fns_track(obj)
     return 0
 
@@ -1214,8 +1282,6 @@ cdef int fill_cell(object obj, bint element) except -1:
         PyDict_Update(obj, d)
         settle(obj, data, off, length, value[0] if value else _NOT_INITIALIZED, True)
         return 0
-    if array and stuck(p, data, off):
-        raise NetlinkNLADecodeError(ValueError("array of attributes with an empty element"))
     if published:
         dict.clear(obj)
     d = {S_ATTRS: []}
@@ -1223,8 +1289,17 @@ cdef int fill_cell(object obj, bint element) except -1:
         d[S_HEADER] = {}
     PyDict_Update(obj, d)
     settle(obj, data, off, length_object, _NOT_INITIALIZED, False)
-    p.cls.decode(obj)
+    decode_in_python(obj, p)
     return 0
+
+
+cdef object decode_in_python(object obj, Plan p):
+    """pyroute2's decode() of a filled object, kept from looping for ever over an array with an empty element."""
+    if <object>slot(obj, O_ARRAY) and isinstance(<object>slot(obj, O_DATA), bytes) and stuck(
+        p, <bytes>slot(obj, O_DATA), <object>slot(obj, O_OFFSET)
+    ):
+        raise NetlinkNLADecodeError(ValueError("array of attributes with an empty element"))
+    return p.cls.decode(obj)
 
 
 cdef int fill_message(object obj) except -1:
@@ -1280,7 +1355,7 @@ cdef int fill_message(object obj) except -1:
 
 
 cdef inline int fill(object obj) except -1:
-    if slot(obj, O_CHAIN) != NULL or slot(obj, O_PLAN) == NULL:
+    if slot(obj, O_VALUE) != NULL or slot(obj, O_PLAN) == NULL:
         return 0
     if slot(obj, O_ARRAY) != NULL:
         return fill_cell(obj, False)
@@ -1291,7 +1366,7 @@ cdef inline int fill(object obj) except -1:
 # Reading without filling
 
 cdef inline bint is_filled(object obj) noexcept:
-    return slot(obj, O_CHAIN) != NULL
+    return slot(obj, O_VALUE) != NULL
 
 
 cdef inline bint is_message(object obj) noexcept:
@@ -1442,7 +1517,7 @@ cdef object getitem(object obj, object key):
             return value
         fill(obj)
     if isinstance(key, int):
-        return (<object>slot(obj, O_CHAIN))[key]
+        return obj.chain[key]
     found = PyDict_GetItemWithError(obj, key)
     if found != NULL:
         return <object>found
@@ -1517,7 +1592,7 @@ def _m_decode(self):
     """Decode the message."""
     cdef Plan p = <Plan>slot(self, O_PLAN)
     if is_filled(self):
-        return p.cls.decode(self)
+        return decode_in_python(self, p)
     if slot(self, O_ARRAY) != NULL:
         fill_cell(self, False)
         return None
@@ -1609,6 +1684,10 @@ cdef class SlotProxy:
                 return False
             fill(obj)
         if slot(obj, self.offset) == NULL:
+            if self.offset == O_CHAIN:
+                # made when somebody asks: a list that holds its owner would make every message a cycle
+                slot_set(obj, O_CHAIN, [obj])
+                return <object>slot(obj, O_CHAIN)
             raise AttributeError(self.name)
         return <object>slot(obj, self.offset)
 
@@ -1677,10 +1756,9 @@ cdef object bare_message(object cls, bytes data, Py_ssize_t offset):
     return new_message(p, data, offset, _BARE)
 
 
-cdef object error_message(object marshal, bytes data, Py_ssize_t off, Py_ssize_t length, Context context):
+cdef object error_message(object marshal, Plan p, bytes data, Py_ssize_t off, Py_ssize_t length, Context context):
     """NLMSG_ERROR, or NLMSG_DONE that carries a code: as pyroute2's, with header['error'] and ['errmsg']."""
     cdef const uint8_t *base = <const uint8_t *>PyBytes_AS_STRING(data) + off
-    cdef Plan p = plan(_nlmsgerr)
     cdef uint16_t type = load16(base + 4)
     cdef uint16_t flags = load16(base + 6)
     cdef Py_ssize_t inner
@@ -1708,13 +1786,14 @@ cdef object error_message(object marshal, bytes data, Py_ssize_t off, Py_ssize_t
         if number == _errno.ENOBUFS:
             error = OSError(number, text)
         else:
-            if type == T_ERROR and length >= 2 * HEADER + 4:
+            if type != T_DONE and length >= 2 * HEADER + 4:
                 inner = load32(base + HEADER + 4)
-                if inner > length - HEADER - 4 or flags & FL_CAPPED or inner < HEADER:
-                    inner = HEADER
-                request = data[off + HEADER + 4:off + HEADER + 4 + inner]
                 cls = marshal.msg_map.get(load16(base + HEADER + 8), _nlmsg)
-                header[S_ERRMSG] = bare_message(cls if inner > HEADER else _nlmsg, request, 0)
+                if flags & FL_CAPPED:
+                    inner, cls = HEADER, _nlmsg
+                elif inner < HEADER or inner > length - HEADER - 4:
+                    inner, cls = length - HEADER - 4, _nlmsg
+                header[S_ERRMSG] = bare_message(cls, data[off + HEADER + 4:off + HEADER + 4 + inner], 0)
             error = marshal.make_error(number, text, msg)
         fns_track(msg)  # a raised error reaches its message again, through its traceback
     header[S_ERROR] = error
@@ -1790,11 +1869,13 @@ cdef int walk(object marshal, bytes data, list out, bint only, uint32_t seq, bin
             if dump and type in (T_ERROR, T_DONE):
                 result |= 4
         elif (type == T_ERROR and errors) or (type == T_DONE and is_failure(data, off, length)):
-            msg = error_message(marshal, data, off, min(length, size - off), context)
+            msg = error_message(marshal, plan(_nlmsgerr), data, off, min(length, size - off), context)
             off += length
             result |= 4
         else:
-            if p.lazy is None or not p.std_header:
+            if p.is_error:
+                msg = error_message(marshal, p, data, off, min(length, size - off), context)
+            elif p.lazy is None or not p.std_header:
                 msg = eager(marshal, p, data, off, context)
             else:
                 if off + HEADER + p.fixed > size or HEADER + p.fixed > length:
@@ -1828,7 +1909,8 @@ cdef bint is_failure(bytes data, Py_ssize_t off, Py_ssize_t length):
 
 cdef object eager(object marshal, Plan p, bytes data, Py_ssize_t off, Context context):
     """A message whose class is not to be imitated: pyroute2's own code, at once."""
-    cdef object msg = p.cls(data, offset=off)
+    cdef Py_ssize_t length = load32(<const uint8_t *>PyBytes_AS_STRING(data) + off)
+    cdef object msg = p.cls(data[off:off + length])
     try:
         msg.decode()
     except NetlinkHeaderDecodeError:

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 from pyroute2 import netlink
 from pyroute2.netlink import (
-    NlaMapAdapter,
     nla,
     nla_header,
     nla_string,
@@ -84,6 +83,7 @@ _CHOOSERS = {
     ifinfbase.ifinfo.info_slave_data: "slave_kind",
     ifinfbase.ifinfo.veth_data.info_peer: "nothing",
     rtmsg_base.get_nh: "nothing",
+    rtmsg_base.encap_info: "encap",
 }
 _INITS = (nlmsg_base.__init__, nlmsg_atoms.target.__init__)
 
@@ -162,6 +162,7 @@ class Schema:
         self.fields: tuple[Field, ...] | None = ()
         if self.has_map and not self._compile():
             self.decode = "python"
+            self.lazy = self.lazy and self.adapter
         self._read_layouts()
         if (
             _function(cls, "decode_nlas") is not nlmsg_base.decode_nlas
@@ -184,10 +185,8 @@ class Schema:
             self.names = self.cls._nlmsg_base__r_nla_map
         except Exception:
             return False
-        if not isinstance(self.attributes, dict):
-            self.adapter = isinstance(self.attributes, NlaMapAdapter)
-            return False
-        return True
+        self.adapter = not isinstance(self.attributes, dict)
+        return not self.adapter
 
     def _read_layouts(self) -> None:
         cls = self.cls

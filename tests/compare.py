@@ -71,9 +71,16 @@ def look_message(msg: Any, depth: int = 0) -> Any:
         "chain": len(msg.chain),
         "parent": msg.parent is None,
         "header": msg.header,
-        "getvalue": msg.getvalue() is msg,
+        "getvalue": is_its_value(msg),
         "bool": bool(msg),
     }
+
+
+def is_its_value(msg: Any) -> Any:
+    try:
+        return msg.getvalue() is msg
+    except TypeError as error:  # pyroute2's for an array that could not be decoded
+        return str(error)
 
 
 def differences(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:

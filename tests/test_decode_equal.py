@@ -32,11 +32,31 @@ def assert_same(ours: Any, theirs: Any) -> None:
     assert list(differences(look(ours), look(theirs))) == []
 
 
+class Pairs:
+    """The messages of one captured datagram: pyroute2's once, ours fresh every time."""
+
+    def __init__(self, marshal: type, data: bytes) -> None:
+        self.parser = marshal_class(marshal)()
+        self.data = data
+        self.theirs = list(marshal().parse(data))
+
+    def __call__(self) -> list[tuple[Any, Any]]:
+        ours = list(self.parser.parse(self.data))
+        assert len(ours) == len(self.theirs)
+        return list(zip(ours, self.theirs))
+
+
 @pytest.fixture(params=CAPTURED, ids=[name for name, _, _ in CAPTURED])
 def pairs(request):
-    """Makes fresh (ours, pyroute2's) pairs of the messages of one captured datagram."""
-    _, marshal, data = request.param
-    return lambda: both(marshal, data)
+    return Pairs(*request.param[1:])
+
+
+def outcome(call: Any) -> Any:
+    """What a call gives, or the class of what it raises."""
+    try:
+        return look(call())
+    except Exception as error:
+        return type(error)
 
 
 def test_captured_whole(pairs):
@@ -93,7 +113,7 @@ def test_captured_dump_load_pickle_copy(pairs):
         assert_same(pickle.loads(pickle.dumps(fresh[0])), pickle.loads(pickle.dumps(theirs)))
         assert_same(copy.copy(fresh[1]), copy.copy(theirs))
         assert_same(copy.deepcopy(fresh[2]), copy.deepcopy(theirs))
-        assert_same(fresh[3].copy(), theirs.copy())
+        assert outcome(fresh[3].copy) == outcome(theirs.copy)
         assert list(dict(fresh[4])) == list(theirs)
         assert list({**fresh[5]}) == list(theirs)
         assert list(keywords(**fresh[6])) == list(theirs)
