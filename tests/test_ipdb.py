@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import queue
+import signal
 import subprocess
 import sys
 import textwrap
@@ -1375,6 +1376,80 @@ def test_on_pyroute2s_own_handle(netns):
         assert "10.1.0.0/24" not in db.routes
         with pytest.raises(CommitException):
             link.set_address(BAD_MAC).commit()
+
+
+# ---- transports -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transport", ["auto", "direct", "relay"])
+def test_every_transport(netns_pair, transport):
+    main, other = netns_pair
+    with IPDB(nl=NetNS(main, transport=transport)) as db, IPDB(nl=NetNS(other, transport=transport)) as target:
+        db.create(kind="veth", ifname="v0", peer="v1").commit()
+        with db.interfaces.v1 as link:
+            link.net_ns_fd = other
+        for here, name, address in ((db, "v0", "10.0.0.1/24"), (target, "v1", "10.0.0.2/24")):
+            here.interfaces[name].add_ip(address).up().commit()
+            route = here.routes.add(dst="10.1.0.0/24", oif=here.interfaces[name].index).commit()
+            with pytest.raises(CommitException):
+                here.interfaces[name].set_mtu(10**9).commit()
+            here.interfaces[name].drop()
+            route.remove().commit()
+        ip(main, "link", "set", "v0", "mtu", "1400")
+        assert until(lambda: db.interfaces.v0.mtu == 1400)
+        db.interfaces.v0.remove().commit()
+        assert until(lambda: set(target.by_name) == {"lo"})
+
+
+UNPRIVILEGED = """
+import os, sys
+from fastns import NetNS
+from fastns.ipdb import IPDB, CommitException
+from fastns.proxy import Proxy
+
+name, read_only = sys.argv[1], sys.argv[2] == "True"
+with Proxy(read_only=read_only) as proxy:
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+    with IPDB(nl=NetNS(name, flags=0, proxy=proxy)) as db:
+        try:
+            with db.create(kind="veth", ifname="u0", peer="u1") as link:
+                link.add_ip("10.0.0.1/24").up()
+            db.routes.add(dst="10.1.0.0/24", oif=link.index).commit()
+            print(sorted(db.by_name), sorted(link.ipaddr.ipv4), "10.1.0.0/24" in db.routes)
+        except CommitException as error:
+            print(sorted(db.by_name), error.code)
+"""
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_without_privilege_through_a_proxy(netns, read_only):
+    env = {**os.environ, "PYTHONPATH": os.getcwd()}
+    command = [sys.executable, "-c", UNPRIVILEGED, netns, str(read_only)]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    if read_only:
+        assert done.stdout == f"['lo', 'u0'] {errno.EPERM}\n"
+    else:
+        assert done.stdout == "['lo', 'u0', 'u1'] [('10.0.0.1', 24)] True\n"
+
+
+def test_death_of_the_proxy_is_an_error(netns):
+    from fastns.proxy import Proxy
+
+    with Proxy() as proxy:
+        db = IPDB(nl=NetNS(netns, proxy=proxy))
+        assert "lo" in db.interfaces
+        os.kill(proxy.pid, signal.SIGKILL)
+        with db.eventqueue(timeout=20) as events:
+            with pytest.raises(OSError):
+                for _ in events:
+                    pass
+        with pytest.raises(CommitException):
+            db.interfaces.lo.up().commit()
+        with pytest.raises(OSError):
+            db.create(kind="ifb", ifname="x0")
+        db.release()
 
 
 # ---- side by side with pyroute2 0.5.19 ------------------------------------------------------------------------
