@@ -1644,7 +1644,16 @@ def _m_ror(self, other):
 
 def _m_eq(self, other):
     fill(self)
+    if type(other) is (<Plan>slot(self, O_PLAN)).cls:
+        # pyroute2's comparison is "nothing of the left is missing on the right", and Python asks a subclass's instance
+        # first, on whichever side it stands: leave `plain == lazy` to the plain one
+        return NotImplemented
     return nlmsg_base.__eq__(self, other)
+
+
+def _m_ne(self, other):
+    equal = _m_eq(self, other)
+    return equal if equal is NotImplemented else not equal
 
 
 def _m_class(self):
@@ -1701,7 +1710,7 @@ cdef class SlotProxy:
 LAZY_METHODS = {
     name: _filled(name)
     for name in (
-        "__len__ __iter__ __reversed__ __setitem__ __delitem__ __repr__ __sub__ __and__ __ne__ "
+        "__len__ __iter__ __reversed__ __setitem__ __delitem__ __repr__ __sub__ __and__ "
         "__sizeof__ __bool__ keys values items pop popitem setdefault update clear get_attrs setvalue "
         "load dump __setstate__"
     ).split()
@@ -1711,6 +1720,7 @@ LAZY_METHODS.update(
     __getitem__=_m_getitem,
     __contains__=_m_contains,
     __eq__=_m_eq,
+    __ne__=_m_ne,
     __or__=_m_or,
     __ror__=_m_ror,
     __setattr__=_m_setattr,

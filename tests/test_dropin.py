@@ -181,6 +181,27 @@ def test_a_marshal_with_its_own_parser_keeps_it(installed):
     assert len(list(Own().parse(b"anything"))) == 1
 
 
+def test_a_marshal_with_its_own_place_for_the_key(installed):
+    marshal = MarshalRtnl()
+    marshal.key_format, marshal.key_offset, marshal.key_mask = "I", 2, 0xFFFF0000  # type << 16
+    plain = list(marshal.parse(dump_of_links()))
+    assert not any(isinstance(msg, ifinfmsg) for msg in plain)
+    marshal.msg_map.update({key << 16: value for key, value in tuple(marshal.msg_map.items())})
+    assert any(isinstance(msg, ifinfmsg) for msg in marshal.parse(dump_of_links()))
+
+
+def test_a_message_with_less_in_it_equals_a_received_one(installed):
+    """pyroute2's comparison: nothing of the left is missing on the right."""
+    msg = next(msg for msg in MarshalRtnl().parse(dump_of_links()) if isinstance(msg, ifinfmsg))
+    sample = ifinfmsg()
+    sample.setvalue({"index": msg["index"], "attrs": [("IFLA_IFNAME", msg.get("ifname"))], "event": msg["event"]})
+    for field in [name for name, _ in ifinfmsg.fields if name in sample and name != "index"]:
+        del sample[field]
+    assert (sample == msg) is True and (sample != msg) is False
+    sample["attrs"] = [("IFLA_IFNAME", "other")]
+    assert (sample != msg) is True and (sample == msg) is False
+
+
 def test_marshals_made_before_are_not_touched():
     marshal = MarshalRtnl()
     fastns.install()
