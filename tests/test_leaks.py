@@ -5,6 +5,7 @@ CASES has an entry for every public function; test_every_public_function_has_a_c
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import subprocess
@@ -165,13 +166,30 @@ def proxy_and_close(netns):
     fastns.Proxy().close()
 
 
+def asynchronous(cls, *args):
+    async def use():
+        async with cls(*args) as handle:
+            [link async for link in await handle.get_links()]
+
+    asyncio.run(use())
+
+
+def install_and_back(netns):
+    fastns.install()
+    fastns.uninstall()
+
+
 # name -> (work, times)
 CASES: dict[str, tuple[Callable[[str], Any], int]] = {
+    "fastns.AsyncIPRoute": (lambda netns: asynchronous(fastns.AsyncIPRoute), 100),
+    "fastns.AsyncNetNS": (lambda netns: asynchronous(fastns.AsyncNetNS, netns), 100),
     "fastns.IPDB": (lambda netns: fastns.IPDB(nl=fastns.NetNS(netns)).release(), 100),
     "fastns.IPRoute": (lambda netns: fastns.IPRoute().close(), 1000),
     "fastns.NetNS": (lambda netns: fastns.NetNS(netns).close(), 1000),
     "fastns.NSPopen": (run_true, 100),
     "fastns.Proxy": (proxy_and_close, 50),
+    "fastns.install": (install_and_back, 50),
+    "fastns.uninstall": (install_and_back, 50),
     "fastns.netns.Sysctl": (read_sysctl, 500),
     "fastns.netns.Watch": (watch_a_little, 300),
     "fastns.netns.attach": (attach_and_remove, 100),
