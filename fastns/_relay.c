@@ -211,15 +211,29 @@ static int pending_flush(struct chan *c)
     return c->pending == 0;
 }
 
-static ssize_t netlink_receive(struct chan *c, void *buf, size_t size, int flags)
+enum { NSID_SIZE = 4 };   /* behind a datagram from another namespace */
+
+/* `nsid`: where the id of the other namespace a datagram came from goes, see NETLINK_LISTEN_ALL_NSID; or NULL. */
+static ssize_t netlink_receive(struct chan *c, void *buf, size_t size, int flags, uint8_t *nsid, int *foreign)
 {
     struct iovec iov = {buf, size};
+    union { struct cmsghdr align; char bytes[CMSG_SPACE(sizeof(int32_t))]; } label;
     struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
     ssize_t got;
 
-    do
+    do {
+        msg.msg_control = nsid != NULL ? label.bytes : NULL;
+        msg.msg_controllen = nsid != NULL ? sizeof(label.bytes) : 0;
         got = recvmsg(c->netlink, &msg, flags | MSG_DONTWAIT | MSG_TRUNC);
-    while (got < 0 && errno == EINTR);
+    } while (got < 0 && errno == EINTR);
+    if (got >= 0 && nsid != NULL && msg.msg_controllen >= sizeof(label.bytes)) {
+        struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
+        if (cmsg != NULL && cmsg->cmsg_level == SOL_NETLINK && cmsg->cmsg_type == NETLINK_LISTEN_ALL_NSID
+            && cmsg->cmsg_len >= CMSG_LEN(sizeof(int32_t))) {
+            memcpy(nsid, CMSG_DATA(cmsg), sizeof(int32_t));
+            *foreign = 1;
+        }
+    }
     return got < 0 ? -errno : got;
 }
 
@@ -228,34 +242,40 @@ static ssize_t pump_one(struct chan *c)
 {
     uint64_t usual = DATAGRAM_USUAL + c->largest;
     uint64_t room = ring_contiguous(c);
-    uint8_t *payload;
+    uint8_t *payload, nsid[NSID_SIZE];
+    int foreign = 0;
     ssize_t got;
 
     if (room < usual) {
         /* Not certain to fit: ask for the size first. */
-        got = netlink_receive(c, NULL, 0, MSG_PEEK);
+        got = netlink_receive(c, NULL, 0, MSG_PEEK, NULL, NULL);
         if (got < 0)
             return got;
-        if (record_space((uint64_t)got) > c->size) {
+        if (record_space((uint64_t)got + NSID_SIZE) > c->size) {
             uint8_t drop;
             pending_add(c, FNS_TRUNCATED, EMSGSIZE, (uint32_t)got);
-            (void)netlink_receive(c, &drop, sizeof(drop), 0);
+            (void)netlink_receive(c, &drop, sizeof(drop), 0, NULL, NULL);
             return got;
         }
-        payload = ring_reserve(c, (uint64_t)got);
+        payload = ring_reserve(c, (uint64_t)got + NSID_SIZE);
         if (payload == NULL)
             return 0;
         room = (uint64_t)got;
     } else {
         payload = ring_reserve(c, room);
+        room -= NSID_SIZE;
     }
-    got = netlink_receive(c, payload, room, 0);
+    got = netlink_receive(c, payload, room, 0, nsid, &foreign);
     if (got < 0)
         return got;
-    if ((uint64_t)got > room)
+    if ((uint64_t)got > room) {
         pending_add(c, FNS_TRUNCATED, EMSGSIZE, (uint32_t)got);
-    else
+    } else if (foreign) {
+        memcpy(payload + got, nsid, NSID_SIZE);
+        ring_publish(c, payload, (uint32_t)got + NSID_SIZE, FNS_FOREIGN);
+    } else {
         ring_publish(c, payload, (uint32_t)got, FNS_DATA);
+    }
     return got;
 }
 

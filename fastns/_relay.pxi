@@ -18,7 +18,7 @@ cdef extern from "_relay.h" nogil:
         FNS_HELLO, FNS_OPEN, FNS_SETSOCKOPT, FNS_GETSOCKOPT, FNS_GETSOCKNAME, FNS_BIND, FNS_STATS
         FNS_OPEN_EXT_ACK, FNS_OPEN_STRICT, FNS_OPEN_ALL_NSID, FNS_OPEN_CAP_ACK
         FNS_SEND, FNS_SEND_MEMFD, FNS_SPACE, FNS_RING_BELL, FNS_STRICT
-        FNS_DATA, FNS_OVERRUN, FNS_ERROR, FNS_TRUNCATED
+        FNS_DATA, FNS_OVERRUN, FNS_ERROR, FNS_TRUNCATED, FNS_FOREIGN
     struct fns_request:
         uint32_t op, id, chan, len
         int32_t a, b
@@ -479,6 +479,7 @@ cdef class RelayChannel:
     cdef uint32_t number
     cdef readonly RelayClient client
     cdef readonly object filename
+    cdef readonly object nsid   # of the namespace the last datagram came from, None: the channel's own
     cdef void *map
     cdef size_t map_len
     cdef fns_reader reader
@@ -583,6 +584,7 @@ cdef class RelayChannel:
         cdef const uint8_t *payload = NULL
         cdef uint32_t len = 0, type = 0
         cdef fns_error error
+        cdef int32_t nsid
         cdef object data = None
         cdef int found
         found = fns_ring_next(&self.reader, &payload, &len, &type)
@@ -593,6 +595,11 @@ cdef class RelayChannel:
         memset(&error, 0, sizeof(error))
         if type == FNS_DATA:
             data = PyBytes_FromStringAndSize(<const char *> payload, len)
+            self.nsid = None
+        elif type == FNS_FOREIGN and len >= sizeof(nsid):
+            data = PyBytes_FromStringAndSize(<const char *> payload, len - sizeof(nsid))
+            memcpy(&nsid, payload + len - sizeof(nsid), sizeof(nsid))
+            self.nsid = nsid
         elif len == sizeof(error):
             memcpy(&error, payload, sizeof(error))
         if fns_ring_release(&self.reader):

@@ -23,6 +23,10 @@ cdef extern from *:
     enum: FNS_RECV_MAX
     int64_t fns_monotonic_ms() nogil
 
+cdef enum:
+    NO_NSID = 0x80000000        # no namespace id: those are int32_t
+
+
 cdef struct socket_spec:
     int family
     int type
@@ -36,10 +40,13 @@ cdef int op_socket(void *arg, const char **call) noexcept nogil:
     return -lx.errno if fd < 0 else fd
 
 
-cdef ssize_t receive(int fd, int *flags) noexcept nogil:
-    """One datagram into this thread's buffer: its size, or -errno."""
+cdef ssize_t receive(int fd, int *flags, int64_t *nsid) noexcept nogil:
+    """One datagram into this thread's buffer: its size, or -errno. nsid is set if it came from another namespace."""
     cdef lx.msghdr msg
     cdef lx.iovec iov
+    cdef lx.cmsghdr *cmsg
+    cdef uint64_t control[8]
+    cdef int32_t number
     cdef ssize_t n
     iov.iov_base = fns_recv_buffer
     iov.iov_len = FNS_RECV_MAX
@@ -47,11 +54,17 @@ cdef ssize_t receive(int fd, int *flags) noexcept nogil:
     msg.msg_namelen = 0
     msg.msg_iov = &iov
     msg.msg_iovlen = 1
-    msg.msg_control = NULL
-    msg.msg_controllen = 0
+    msg.msg_control = control
+    msg.msg_controllen = sizeof(control)
     msg.msg_flags = 0
     n = lx.recvmsg(fd, &msg, lx.MSG_DONTWAIT)
     flags[0] = msg.msg_flags
+    if n >= 0 and msg.msg_controllen >= sizeof(lx.cmsghdr):
+        cmsg = lx.CMSG_FIRSTHDR(&msg)
+        if (cmsg != NULL and cmsg.cmsg_level == lx.SOL_NETLINK and cmsg.cmsg_type == lx.NETLINK_LISTEN_ALL_NSID
+                and cmsg.cmsg_len >= lx.CMSG_LEN(sizeof(number))):
+            memcpy(&number, lx.CMSG_DATA(cmsg), sizeof(number))
+            nsid[0] = number
     return -lx.errno if n < 0 else n
 
 
@@ -62,6 +75,7 @@ cdef class NetlinkSocket:
 
     cdef readonly int fd
     cdef readonly object filename
+    cdef readonly object nsid   # of the namespace the last datagram came from, None: the socket's own
     cdef int owner
 
     def __cinit__(self):
@@ -236,6 +250,7 @@ cdef class NetlinkSocket:
         """One datagram. TimeoutError after `timeout` seconds; OSError ENOBUFS where the kernel dropped some."""
         cdef int flags = 0
         cdef ssize_t n
+        cdef int64_t nsid = NO_NSID
         cdef int64_t deadline = -1
         cdef int wait_ms = -1
         cdef lx.pollfd pfd
@@ -248,7 +263,7 @@ cdef class NetlinkSocket:
             deadline = fns_monotonic_ms() + <int64_t> (min(timeout, 2e6) * 1000 + 0.999)
         while True:
             with nogil:
-                n = receive(fd, &flags)
+                n = receive(fd, &flags, &nsid)
                 if n == -lx.EAGAIN and timeout is None:
                     pfd.fd = fd
                     pfd.events = <short> lx.POLLIN
@@ -257,6 +272,7 @@ cdef class NetlinkSocket:
             if n >= 0:
                 if flags & lx.MSG_TRUNC:
                     raise OSError(lx.EMSGSIZE, f"recv: a datagram of more than {FNS_RECV_MAX} bytes", self.filename)
+                self.nsid = nsid if nsid != NO_NSID else None
                 return PyBytes_FromStringAndSize(fns_recv_buffer, n)
             if n == -lx.EAGAIN:
                 if timeout is not None:

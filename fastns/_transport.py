@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from functools import partial
 from typing import Any, Callable, TypeVar
@@ -116,6 +117,10 @@ def open_events(transport: Any, relay: Any, options: dict[str, Any], **more: Any
 
 def open_beside(transport: Any, relay: Any, options: dict[str, Any], **settings: Any) -> Any:
     """One more socket in the namespace `transport` is in: the proxy's, or without one this process's own."""
+    if options["use_socket"] is not None:
+        raise OSError(errno.EOPNOTSUPP, "a handle on a socket the user gave cannot open another one")
+    if relay is None:
+        settings.pop("ring_size", None)
     if not isinstance(transport, NetlinkSocket):
         return relay.open(options["netns"], flags=0, pid=options["pid"], **settings)
     try:

@@ -22,9 +22,10 @@ from fastns._transport import open_engine
 from fastns.errors import NetlinkDumpInterrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from fastns.batch import Batch
+    from fastns.monitor import Monitor
     from fastns.table import Table
 
 __all__ = ["IPRoute", "NetNS"]
@@ -221,6 +222,41 @@ class IPRoute(pyroute2.IPRoute):  # type: ignore[misc]
         from fastns.table import dump
 
         return dump(self.asyncore, kind, filters)
+
+    def monitor(
+        self,
+        groups: int | Iterable[int] | None = None,
+        resync: bool | float = False,
+        all_ns: bool = False,
+        *,
+        initial: bool = False,
+        rcvbuf: int = 0,
+        ring_size: int = 0,
+    ) -> Monitor:
+        """Events as they happen: `for item in ns.monitor(): ...`, or `async for`.
+
+        `groups` is a mask (default: the handle's `groups`) or an iterable of group numbers. Events are received by
+        a proxy process while this one sleeps or is busy, by an own socket if the handle is direct. Where events
+        were dropped all the same there is a `Lost` item; with `resync` the state is then read anew, at most once a
+        second or once in that many seconds, between `ResyncBegin` and `ResyncEnd` items, so that a consumer that
+        applies the stream ends with the kernel's state. `initial` begins with reading it. `all_ns` also receives
+        the events of every namespace that has an id in the handle's, labelled with it.
+
+        `rcvbuf` is the kernel's buffer in bytes (default 8 MiB, beyond the system's limit where allowed), `ring_size`
+        the proxy's (default 32 MiB). Privilege: none to listen, CAP_NET_BROADCAST for `all_ns`. Raises OSError,
+        ProxyError when the proxy is gone. Source: rtnetlink(7), netlink(7).
+        """
+        from fastns.monitor import Monitor
+
+        return Monitor(
+            self.asyncore,
+            groups=groups,
+            resync=resync,
+            all_ns=all_ns,
+            initial=initial,
+            rcvbuf=rcvbuf,
+            ring_size=ring_size,
+        )
 
     def mock_data(self, data: bytes) -> None:
         """Have `get` return these bytes' messages, as if they had been received."""

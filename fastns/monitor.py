@@ -1,0 +1,374 @@
+"""Events without silent loss: what the kernel tells, and where it could not.
+
+The kernel drops events when a socket's receive buffer is full, and says so only once. Here that becomes an item of
+its own at its place in the stream, and on request the state is read anew behind it. Applying the stream then ends
+with the kernel's state: the dump starts after the gap, so it has everything that changed in it; whatever changed
+later comes as an event behind the dump, in the order it happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import select
+import struct
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fastns import _codec
+from fastns._request import Dump
+from fastns.errors import NetlinkDumpInterrupted
+from fastns.table import request
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Iterator
+    from types import TracebackType
+
+__all__ = ["Lost", "Monitor", "ResyncBegin", "ResyncEnd"]
+
+SOL_SOCKET, SO_MEMINFO = 1, 55
+MEMINFO_DROPS = 8
+INTERVAL = 1.0
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Here events are missing. `count` of them, None if that is not known; `at` is when it was noticed.
+
+    `at` is in seconds since the epoch.
+    """
+
+    count: int | None
+    at: float
+
+
+@dataclass(frozen=True)
+class ResyncBegin:
+    """From here to the ResyncEnd come objects as they are, read anew, of these kinds: (kind, family) pairs.
+
+    Kinds are those of `NetNS.table`, "qdisc" in addition; family 0 is all families.
+    """
+
+    kinds: tuple[tuple[str, int], ...]
+    at: float
+
+
+@dataclass(frozen=True)
+class ResyncEnd:
+    """What was not named since the ResyncBegin, of its kinds, does not exist any more.
+
+    Unless `complete` is false: the kernel said each time that its answer was inconsistent. Another resync follows.
+    """
+
+    kinds: tuple[tuple[str, int], ...]
+    complete: bool
+    at: float
+
+
+# Multicast group (rtnetlink(7), enum rtnetlink_groups) -> what its events are about.
+GROUP_KINDS: dict[int, tuple[tuple[str, int], ...]] = {
+    1: (("link", 0),),
+    3: (("neigh", 0), ("fdb", 7)),
+    4: (("qdisc", 0),),
+    5: (("addr", 2),),
+    7: (("route", 2),),
+    8: (("rule", 2),),
+    9: (("addr", 10),),
+    11: (("route", 10),),
+    19: (("rule", 10),),
+    32: (("nexthop", 0),),
+}
+
+
+class Monitor:
+    """Events as they happen, iterable and asynchronously iterable. Made by `NetNS.monitor`; see there.
+
+    Items are messages of pyroute2's classes (`msg["event"]` is "RTM_NEWLINK", ...), `Lost` where events are missing
+    and, with `resync`, ResyncBegin, messages with `msg["header"]["resync"]` true, ResyncEnd. With `all_ns`,
+    `msg["header"]["nsid"]` is the id of the namespace a message came from, None for the handle's own.
+
+    The iteration ends when the monitor is closed, by any thread; items that were received before are still given.
+    One thread at a time may take items. Fork: a child process must make its own (OSError EBADF).
+    """
+
+    def __init__(
+        self,
+        engine: Any,
+        *,
+        groups: int | Iterable[int] | None = None,
+        resync: bool | float = False,
+        all_ns: bool = False,
+        initial: bool = False,
+        rcvbuf: int = 0,
+        ring_size: int = 0,
+    ) -> None:
+        self._closed = True  # until everything is there: see __del__
+        if resync is not True and resync is not False and resync < 0:
+            raise ValueError(f"resync {resync!r} is negative")
+        if all_ns and (resync is not False or initial):
+            raise ValueError("resync reads the handle's own namespace: it and all_ns exclude each other")
+        self._engine = engine
+        self._all_ns = all_ns
+        self._resync = resync is not False
+        self._interval = INTERVAL if isinstance(resync, bool) else float(resync)
+        self._items: deque[Any] = deque()
+        self._due: float | None = 0.0 if initial else None
+        self._last = -self._interval
+        self._overrun = False
+        self._drops = 0
+        numbers = group_numbers(engine.options["groups"] if groups is None else groups)
+        self.kinds = tuple(dict.fromkeys(kind for number in numbers for kind in GROUP_KINDS.get(number, ())))
+        more: dict[str, Any] = {"all_ns": all_ns or engine.options["all_ns"]}
+        if rcvbuf:
+            more["rcvbuf"] = rcvbuf
+        self._transport = engine.open_events(ring_size=ring_size, **more)
+        try:
+            portid = self._transport.getsockname()[0]
+            self._transport.bind(portid, sum(1 << (number - 1) for number in numbers if number <= 32))
+            for number in numbers:
+                if number > 32:
+                    self._transport.add_membership(number)
+            self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        except BaseException:
+            self._transport.close()
+            raise
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._poller: Any = None
+        self._closed = False
+
+    # ---- taking items -------------------------------------------------------------------------------------
+
+    def get(self, timeout: float | None = None) -> Any:
+        """The next item. TimeoutError after `timeout` seconds (0: only what is there); OSError EBADF once closed."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            if self._items:
+                return self._items.popleft()
+            if self._due is not None and time.monotonic() >= self._due:
+                self._read_anew()
+                continue
+            if self._receive():
+                continue
+            left = None if deadline is None else max(deadline - time.monotonic(), 0)
+            if self._due is not None:
+                until_due = max(self._due - time.monotonic(), 0)
+                if left is None or until_due < left:
+                    self._wait(until_due)
+                    continue
+            if left == 0 or (not self._wait(left) and left is not None):
+                raise TimeoutError(f"no event within {timeout} s")
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return self.get()
+        except OSError:
+            if self._closed:
+                raise StopIteration from None
+            raise
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        loop = asyncio.get_running_loop()
+        while True:
+            if self._items:
+                return self._items.popleft()
+            if self._closed:
+                raise StopAsyncIteration
+            if self._due is not None and time.monotonic() >= self._due:
+                await loop.run_in_executor(None, self._read_anew)
+                continue
+            try:
+                if self._receive():
+                    continue
+            except OSError:
+                if self._closed:
+                    raise StopAsyncIteration from None
+                raise
+            await self._wait_async(loop)
+
+    def _receive(self) -> bool:
+        """Take one datagram, or note that some are missing. False: nothing is there."""
+        transport = self._transport
+        try:
+            with self._lock:  # or close() could take the descriptor away in the middle
+                data = transport.recv(0)
+        except TimeoutError:
+            if self._overrun:
+                # The kernel reports the overrun before what it had queued until then: the gap is here.
+                self._overrun = False
+                self._lost()
+                return True
+            return False
+        except OSError as error:
+            if error.errno == errno.EMSGSIZE:
+                self._lost()
+            elif error.errno != errno.ENOBUFS:
+                raise
+            elif hasattr(transport, "client"):
+                self._lost()  # the proxy has found the gap's place
+            else:
+                self._overrun = True
+            return True
+        part: list[Any] = []
+        _codec.parse(self._engine.marshal, data, part)
+        if self._all_ns:
+            for msg in part:
+                msg["header"]["nsid"] = transport.nsid
+        self._items.extend(part)
+        return True
+
+    def _lost(self) -> None:
+        count = None
+        try:
+            info = self._transport.getsockopt(SOL_SOCKET, SO_MEMINFO, 64)
+            drops = struct.unpack_from("=I", info, 4 * MEMINFO_DROPS)[0]
+            count = ((drops - self._drops) & 0xFFFFFFFF) or None
+            self._drops = drops
+        except (OSError, struct.error):
+            pass
+        self._items.append(Lost(count, time.time()))
+        if self._resync and self._due is None:
+            self._due = max(self._last + self._interval, 0.0)
+
+    # ---- reading anew -------------------------------------------------------------------------------------
+
+    def _read_anew(self) -> None:
+        self._due = None
+        part: list[Any] = []
+        complete = True
+        begin = time.time()
+        try:
+            for kind, family in self.kinds:
+                part.extend(self._dump(kind, family))
+        except NetlinkDumpInterrupted:
+            complete = False
+        finally:
+            self._last = time.monotonic()
+        if not complete:
+            self._due = self._last + max(self._interval, 0.1)
+        for msg in part:
+            msg["header"]["resync"] = True
+        self._items.append(ResyncBegin(self.kinds, begin))
+        self._items.extend(part)
+        self._items.append(ResyncEnd(self.kinds, complete, time.time()))
+
+    def _dump(self, kind: str, family: int) -> list[Any]:
+        engine = self._engine
+        seq = engine.addr_pool.alloc()
+        if kind == "qdisc":
+            data = struct.pack("=IHHII20x", 36, 38, 0x301, seq, 0)
+        else:
+            data = request(kind, family, {}, seq)[0]
+        engine.expect(seq)
+        try:
+            # Under strict checking a dump of routes is without their cached exceptions, of which there are no events.
+            found = Dump(engine, [data], seq, kind == "route").collect()
+        finally:
+            engine.forget(seq)
+        return list(found)
+
+    # ---- waiting ------------------------------------------------------------------------------------------
+
+    def _wait(self, timeout: float | None) -> bool:
+        """Until something arrives, or the monitor is closed."""
+        with self._lock:
+            if self._closed:
+                raise OSError(errno.EBADF, "the monitor is closed", self._engine.options["netns"])
+            if self._poller is None:
+                self._poller = select.poll()
+                self._poller.register(self._transport.fileno(), select.POLLIN)
+                self._poller.register(self._wake[0], select.POLLIN)
+            self._waiting += 1
+        try:
+            return bool(self._poller.poll(None if timeout is None else int(timeout * 1000 + 0.999)))
+        finally:
+            with self._lock:
+                self._waiting -= 1
+                self._release()
+
+    async def _wait_async(self, loop: asyncio.AbstractEventLoop) -> None:
+        ready = loop.create_future()
+
+        def wake() -> None:
+            if not ready.done():
+                ready.set_result(None)
+
+        timeout = None if self._due is None else max(self._due - time.monotonic(), 0)
+        with self._lock:
+            if self._closed:
+                return
+            self._waiting += 1
+        fds = (self._transport.fileno(), self._wake[0])
+        try:
+            for fd in fds:
+                loop.add_reader(fd, wake)
+            await asyncio.wait([ready], timeout=timeout)
+        finally:
+            for fd in fds:
+                loop.remove_reader(fd)
+            with self._lock:
+                self._waiting -= 1
+                self._release()
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when an event waits; for `get(0)`. Re-dumps have their own time."""
+        return int(self._transport.fileno())
+
+    # ---- life ---------------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        """End the iteration, in whatever thread it waits. Twice is fine."""
+        if self._closed:
+            return
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            if self._waiting:
+                os.write(self._wake[1], b"\0")
+            self._release()
+
+    def _release(self) -> None:
+        """Let go of the descriptors once nobody waits on them. The caller holds the lock."""
+        if self._closed and not self._waiting and self._wake[0] >= 0:
+            self._transport.close()
+            os.close(self._wake[0])
+            os.close(self._wake[1])
+            self._wake = (-1, -1)
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def group_numbers(groups: int | Iterable[int]) -> tuple[int, ...]:
+    """The numbers of multicast groups, from a mask of the first 32 or from numbers."""
+    if isinstance(groups, int):
+        if not 0 <= groups < 1 << 32:
+            raise ValueError(f"groups {groups:#x} is no mask of 32 groups")
+        return tuple(number for number in range(1, 33) if groups >> (number - 1) & 1)
+    numbers = tuple(groups)
+    if not all(isinstance(number, int) and 0 < number < 1 << 16 for number in numbers):
+        raise ValueError(f"groups {numbers!r} are no group numbers")
+    return numbers
