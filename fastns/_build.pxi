@@ -68,6 +68,8 @@ cdef enum Op:
     OP_NAMED             # header field with a table of names
     OP_PRIORITY
     OP_RTFLAGS
+    OP_METRICS
+    OP_MULTIPATH
     OP_STATE
     OP_ARP
     OP_NOARP
@@ -443,6 +445,17 @@ def _special(int op, dict names=None, _Key base=None, object aux=None):
     return key
 
 
+def _nested_key(int op, prime, cls, prefix=None):
+    """An attribute with attributes of its own, or None if its class has ways of its own."""
+    if not (_plain_encoder(cls) or op == OP_MULTIPATH) or not prefix and tuple(cls.fields):
+        return None
+    key = _special(op)
+    (<_Key> key).nla = prime["type"] | prime["nla_flags"] | cls.nla_flags
+    (<_Key> key).names = _attr_keys(cls, prefix or cls.prefix)
+    (<_Key> key).names.pop("unspec", None)
+    return key
+
+
 cdef dict _text_values(table):
     return {k: v for k, v in table.items() if isinstance(k, str) and isinstance(v, int)}
 
@@ -453,7 +466,7 @@ cdef _Kind _make_kind(str name):
     from pyroute2.netlink.rtnl.fibmsg import FR_ACT_NAMES, fibmsg
     from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
     from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg, ifinfveth
-    from pyroute2.netlink.rtnl.rtmsg import rtmsg
+    from pyroute2.netlink.rtnl.rtmsg import nh, rtmsg
 
     cdef _Kind kind = _Kind()
     cdef dict keys
@@ -461,7 +474,7 @@ cdef _Kind _make_kind(str name):
         kind.number = KIND_ROUTE
         kind.fields, kind.header = _field_keys(rtmsg)
         keys = _attr_keys(rtmsg, "RTA_")
-        for gone in ("via", "newdst", "metrics", "multipath", "encap", "encap_type", "cacheinfo", "session", "expires"):
+        for gone in ("via", "newdst", "encap", "encap_type"):
             keys.pop(gone, None)
         keys.update(kind.fields)
         keys["family"] = _special(OP_FAMILY, base=kind.fields["family"])
@@ -476,6 +489,15 @@ cdef _Kind _make_kind(str name):
         keys["type"] = _special(OP_NAMED, _text_values(rt_type), kind.fields["type"])
         keys["scope"] = _special(OP_NAMED, _text_values(rt_scope), kind.fields["scope"])
         keys["flags"] = _special(OP_RTFLAGS, base=kind.fields["flags"], aux=rtmsg.names2flags)
+        table = _compiled(rtmsg)
+        keys["metrics"] = _nested_key(OP_METRICS, table["RTA_METRICS"], rtmsg.metrics)
+        if (
+            [tuple(x) for x in nh.fields] == [("flags", "B"), ("hops", "B"), ("oif", "i")]
+            and [tuple(x) for x in nh.cell_header] == [("length", "H")]
+            and table["RTA_MULTIPATH"]["nla_array"]
+            and rtmsg.get_nh(None) is nh
+        ):
+            keys["multipath"] = _nested_key(OP_MULTIPATH, table["RTA_MULTIPATH"], nh, "RTA_")
         kind.commands = _commands(
             {
                 "add": (rtnl.RTM_NEWROUTE, "create"),
@@ -696,16 +718,20 @@ cdef bint build_route(_Kind kind, _Command command, dict kwarg, bint strict, Out
     cdef long long number, family = 0, table = 0
     cdef int target_family, prefixlen
     cdef uint8_t address[16]
-    cdef bint proto = False, type_ = False
+    cdef bint proto = False, type_ = False, has_family = False
     # addresses are checked against the message's family, which a later argument can still change
     cdef int targets = 0
     found = PyDict_GetItem(kwarg, "family")
-    if found != NULL and not as_int(<object> found, &family):
-        return False
+    if found != NULL and found != <PyObject *> None:
+        if not as_int(<object> found, &family):
+            return False
+        has_family = True
     while PyDict_Next(kwarg, &pos, &pk, &pv):
         found = PyDict_GetItem(kind.keys, <object> pk)
-        if found == NULL or pv == <PyObject *> None:
+        if found == NULL or found == <PyObject *> None:
             return False
+        if pv == <PyObject *> None:
+            continue
         key = <_Key> <object> found
         value = <object> pv
         if key.op == OP_DST or key.op == OP_SRC or key.op == OP_GATEWAY:
@@ -714,13 +740,16 @@ cdef bint build_route(_Kind kind, _Command command, dict kwarg, bint strict, Out
                     continue
                 if value == "0" or value == "0.0.0.0" or value == "0.0.0.0/0":
                     family = lx.AF_INET
+                    has_family = True
                     continue
                 if value == "::" or value == "::/0":
                     family = lx.AF_INET6
+                    has_family = True
                     continue
             if not parse_prefix(value, address, &target_family, &prefixlen):
                 return False
             family = target_family
+            has_family = True
             if key.op == OP_GATEWAY:
                 if prefixlen >= 0:
                     return False
@@ -788,6 +817,13 @@ cdef bint build_route(_Kind kind, _Command command, dict kwarg, bint strict, Out
                     return False
             if not field_put(out, key, value):
                 return False
+        elif key.op == OP_METRICS:
+            if not build_metrics(key, value, out):
+                return False
+        elif key.op == OP_MULTIPATH:
+            # pyroute2 needs the family by now
+            if not has_family or not build_multipath(key, value, out, &targets):
+                return False
         else:
             return False
     if family == lx.AF_MPLS:
@@ -803,6 +839,81 @@ cdef bint build_route(_Kind kind, _Command command, dict kwarg, bint strict, Out
             return False
     if not strict:
         field_int(out, <_Key> kind.fields["table"], table if 0 < table < 255 else 254)
+    return True
+
+
+cdef bint build_metrics(_Key key, object value, Out *out) except -1:
+    cdef Py_ssize_t at = out.length
+    cdef PyObject *found
+    if type(value) is not dict or attr_reserve(out, key.nla, 0) == NULL:
+        return False
+    for name, metric in (<dict> value).items():
+        found = PyDict_GetItem(key.names, name) if type(name) is str else NULL
+        if found == NULL:
+            return False
+        if metric is not None and not attr_value(out, <_Key> <object> found, metric, 0):
+            return False
+    if out.length == at + 4:
+        out.length = at              # no metrics, no attribute
+    else:
+        close_attr(out, at)
+    return True
+
+
+cdef bint build_multipath(_Key key, object value, Out *out, int *targets) except -1:
+    """Next hops: struct rtnexthop and attributes."""
+    cdef Py_ssize_t at = out.length, hop_at
+    cdef PyObject *found
+    cdef _Key attr
+    cdef long long numbers[3]
+    cdef uint8_t address[16]
+    cdef uint8_t *hop
+    cdef int family, prefixlen, i
+    cdef tuple names = ("flags", "hops", "oif")
+    if (type(value) is not list and type(value) is not tuple) or len(value) == 0:
+        return False
+    if attr_reserve(out, key.nla, 0) == NULL:
+        return False
+    for item in value:
+        if type(item) is not dict:
+            return False
+        for i in range(3):
+            found = PyDict_GetItem(<dict> item, names[i])
+            numbers[i] = 0
+            if found != NULL and not as_int(<object> found, &numbers[i]):
+                return False
+        if numbers[0] < 0 or numbers[0] > 255 or numbers[1] < 0 or numbers[1] > 255:
+            return False
+        if numbers[2] < -0x80000000LL or numbers[2] > 0x7FFFFFFF:
+            return False
+        hop_at = out.length
+        # the place of an attribute's header and four bytes is that of a struct rtnexthop
+        hop = <uint8_t *> attr_reserve(out, 0, 4)
+        if hop == NULL:
+            return False
+        hop -= 4
+        hop[2] = <uint8_t> numbers[0]
+        hop[3] = <uint8_t> numbers[1]
+        store_int(hop + 4, numbers[2], 4)
+        for name, argument in (<dict> item).items():
+            if type(name) is not str:
+                return False
+            if argument is None or name in names:
+                continue
+            found = PyDict_GetItem(key.names, name)
+            if found == NULL:
+                return False
+            attr = <_Key> <object> found
+            if attr.codec == CODEC_TARGET:
+                if name == "newdst" or not parse_prefix(argument, address, &family, &prefixlen) or prefixlen >= 0:
+                    return False
+                if not attr_put(out, attr.nla, address, 4 if family == lx.AF_INET else 16):
+                    return False
+                targets[0] |= 1 if family == lx.AF_INET else 2
+            elif name == "encap" or not attr_value(out, attr, argument, 0):
+                return False
+        close_attr(out, hop_at)
+    close_attr(out, at)
     return True
 
 
@@ -838,9 +949,13 @@ cdef bint build_addr(_Kind kind, _Command command, dict kwarg, Out *out) except 
     cdef int lifetimes_left = 0
     while PyDict_Next(kwarg, &pos, &pk, &pv):
         found = PyDict_GetItem(kind.keys, <object> pk)
-        if found == NULL or pv == <PyObject *> None:
+        if found == NULL:
             return False
         key = <_Key> <object> found
+        if pv == <PyObject *> None:
+            if key.op == OP_NLA or key.op == OP_FIELD or key.op == OP_INDEX:
+                continue
+            return False              # seen by what pyroute2 does at the end
         value = <object> pv
         if key.op == OP_ADDRESS:
             if not parse_prefix(value, address, &target_family, &parsed):
@@ -951,9 +1066,13 @@ cdef bint build_neigh(_Kind kind, _Command command, dict kwarg, Out *out) except
     cdef _Key flags_key = <_Key> kind.fields["flags"]
     while PyDict_Next(kwarg, &pos, &pk, &pv):
         found = PyDict_GetItem(kind.keys, <object> pk)
-        if found == NULL or pv == <PyObject *> None:
+        if found == NULL:
             return False
         key = <_Key> <object> found
+        if pv == <PyObject *> None:
+            if key.op == OP_NLA or key.op == OP_INDEX:
+                continue
+            return False              # seen by fdb(), or by what pyroute2 does at the end
         value = <object> pv
         if key.op == OP_NEIGH_DST:
             if not parse_prefix(value, address, &dst_family, &prefixlen) or prefixlen >= 0:
@@ -1039,9 +1158,13 @@ cdef bint build_rule(_Kind kind, _Command command, dict kwarg, Out *out) except 
     cdef bint priority = False, action = False, has_table = False
     while PyDict_Next(kwarg, &pos, &pk, &pv):
         found = PyDict_GetItem(kind.keys, <object> pk)
-        if found == NULL or pv == <PyObject *> None:
+        if found == NULL:
             return False
         key = <_Key> <object> found
+        if pv == <PyObject *> None:
+            if key.op == OP_NLA and (<object> pk) != "priority":
+                continue
+            return False              # seen by what pyroute2 does at the end
         value = <object> pv
         if key.op == OP_DST or key.op == OP_SRC:
             if key.op == OP_DST and PyUnicode_CheckExact(value) and (
@@ -1119,7 +1242,7 @@ cdef bint build_link(_Kind kind, _Command command, dict kwarg, Out *out) except 
     cdef _LinkData data = None
     cdef bint specific = False
     found = PyDict_GetItem(kwarg, "kind")
-    if found != NULL:
+    if found != NULL and found != <PyObject *> None:
         value = <object> found
         if not PyUnicode_CheckExact(value):
             return False
@@ -1128,14 +1251,12 @@ cdef bint build_link(_Kind kind, _Command command, dict kwarg, Out *out) except 
             return False
     # visible to state= and arp= before they are processed themselves
     found = PyDict_GetItem(kwarg, "flags")
-    if found != NULL and not as_int(<object> found, &flags):
+    if found != NULL and found != <PyObject *> None and not as_int(<object> found, &flags):
         return False
     found = PyDict_GetItem(kwarg, "change")
-    if found != NULL and not as_int(<object> found, &change):
+    if found != NULL and found != <PyObject *> None and not as_int(<object> found, &change):
         return False
     while PyDict_Next(kwarg, &pos, &pk, &pv):
-        if pv == <PyObject *> None:
-            return False
         if data is not None and PyDict_Contains(data.keys, <object> pk):
             specific = True
             continue
@@ -1143,6 +1264,10 @@ cdef bint build_link(_Kind kind, _Command command, dict kwarg, Out *out) except 
         if found == NULL:
             return False
         key = <_Key> <object> found
+        if pv == <PyObject *> None:
+            if key.op == OP_PEER:
+                return False
+            continue
         value = <object> pv
         if key.op == OP_NLA:
             if not attr_value(out, key, value, 0):
