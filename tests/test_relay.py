@@ -651,6 +651,9 @@ def test_ten_thousand_channels_one_after_the_other(proxy):
         proxy.open().close()
     proxy.open().close()
     assert open_fds() == fds
+    deadline = time.monotonic() + WAIT  # the proxy comes to the last ends of file when it comes to them
+    while len(os.listdir(f"/proc/{proxy.pid}/fd")) > proxy_fds + 4 and time.monotonic() < deadline:
+        proxy.stats()
     assert len(os.listdir(f"/proc/{proxy.pid}/fd")) <= proxy_fds + 4
     assert memory(proxy.pid)[1] <= before[1] + 16
 
@@ -869,6 +872,8 @@ def test_dropped_client_is_reaped_later():
 def test_process_sheds_what_it_inherited(proxy, channel):
     targets = {os.readlink(f"/proc/{proxy.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{proxy.pid}/fd")}
     kinds = {re.sub(r"\[.*|:.*", "", target) for target in targets}
+    if _core.BUILD == "sanitized":  # its reports go to what was standard error
+        kinds -= {re.sub(r"\[.*|:.*", "", os.readlink("/proc/self/fd/2"))}
     assert kinds <= {"/dev/null", "socket", "anon_inode", "net"}
     with open(f"/proc/{proxy.pid}/comm") as file:
         assert file.read() == "fastns-proxy\n"
