@@ -82,6 +82,11 @@ def iterate(result: Any) -> Iterator[Any]:
 class Request(NetlinkRequest):  # type: ignore[misc]
     """One request: pyroute2's assembly of the message, our transport for it and for its answer."""
 
+    def __init__(self, *args: Any, exception_factory: Any = None, **kwarg: Any) -> None:
+        super().__init__(*args, **kwarg)
+        # pyroute2 0.9.4 does not know it yet
+        self.exception_factory = exception_factory or self.sock.exception_factory
+
     async def prepare(self) -> None:
         header = self.msg["header"]
         kind, flags = header["type"], header["flags"]

@@ -88,7 +88,7 @@ def test_a_module_imported_while_installed_is_restored_too(installed):
         import fastns, sys, pyroute2
         original = pyroute2.AsyncIPRoute
         fastns.install()
-        import pyroute2.wirouting.wiroute as module
+        import pyroute2.dhcp.hooks as module
         assert module.AsyncIPRoute is not original
         fastns.uninstall()
         assert module.AsyncIPRoute is original
