@@ -72,7 +72,6 @@ static const struct rule rules[] = {
     {SYS_recvmsg, 0, ANY, 0},
     {SYS_sendto, 0, ANY, 0},
     {SYS_sendmsg, 0, ANY, 0},
-    {SYS_recvfrom, 0, ANY, 0},
 #ifdef SYS_epoll_wait
     {SYS_epoll_wait, 0, ANY, 0},
 #endif

@@ -445,12 +445,19 @@ for number, options in enumerate(({{}}, {{"netns": [first, "/var/run/netns/" + s
         writer = proxy.open(first, sndbuf=1 << 21)
         if "read_only" not in options:
             link_up(writer)
-            load_routes(writer, 3000, first=5000 * number)
-            for _ in range(100):
-                try:
-                    channels[0].recv(0.1)
-                except OSError:
-                    pass
+            burst = proxy.open(first, groups=ROUTE_GROUP)  # of more pages than are kept
+            load_routes(writer, 15000, first=50000 * number)
+            for channel in (channels[0], burst):
+                while True:
+                    try:
+                        channel.recv(0.2)
+                    except TimeoutError:
+                        break
+                    except OSError:
+                        pass
+            load_routes(writer, 1, first=50000 * number + 20000)
+            burst.recv(WAIT)
+            burst.close()
         routes(writer)
         writer.send(message(3, REQUEST, b"\\0" * 300_000) + get_link())
         writer.recv(WAIT)
