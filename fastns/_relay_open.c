@@ -458,6 +458,14 @@ void fns_reply_start(uint32_t op, uint32_t id)
     proxy.reply.fd[0] = proxy.reply.fd[1] = -1;
 }
 
+/* A message without a byte looks like the end; only the end hangs up. */
+static int control_ended(void)
+{
+    struct pollfd p = {proxy.config.control, 0, 0};
+
+    return poll(&p, 1, 0) == 1 && (p.revents & (POLLHUP | POLLERR)) != 0;
+}
+
 /* One request of the control socket. 0 when there was none, -1 at its end: the proxy's work is done. */
 int fns_control_message(void)
 {
@@ -469,7 +477,7 @@ int fns_control_message(void)
 
     if (got == -EAGAIN)
         return 0;
-    if (got == 0 || got == -ECONNRESET)
+    if (got == -ECONNRESET || (got == 0 && control_ended()))
         return -1;
     if (got >= (ssize_t)sizeof(in.head)) {
         fns_reply_start(in.head.op, in.head.id);
