@@ -528,8 +528,7 @@ static int dispatch(const struct epoll_event *event)
         if (proxy.reply_waits) {
             if ((event->events & (EPOLLHUP | EPOLLERR)) != 0)
                 return -1;
-            fns_reply_finish();
-            return 0;
+            return fns_reply_finish();
         }
         return fns_control_message() < 0 ? -1 : 0;
     case KIND_CHANNEL:

@@ -403,11 +403,9 @@ static void op_allow(const struct fns_request *rq, const uint8_t *payload, struc
         failed(f, FNS_AT_POLICY, err);
 }
 
-/* 0 when sent, -EAGAIN when there is no room. */
-int fns_reply_send(void)
+static ssize_t reply_try(void)
 {
-    size_t size = sizeof(proxy.reply.head) + proxy.reply.head.len;
-    struct iovec iov = {&proxy.reply, size};
+    struct iovec iov = {&proxy.reply, sizeof(proxy.reply.head) + proxy.reply.head.len};
     struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
     ssize_t sent;
 
@@ -425,12 +423,29 @@ int fns_reply_send(void)
     do
         sent = sendmsg(proxy.config.control, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
-    if (sent < 0 && errno == EAGAIN)
+    return sent < 0 ? -errno : sent;
+}
+
+/* 0 when sent, -EAGAIN when there is no room, another -errno when no reply will ever arrive: then the proxy has to
+ * end, as the caller waits for it. */
+int fns_reply_send(void)
+{
+    ssize_t sent = reply_try();
+
+    if (sent == -EAGAIN)
         return -EAGAIN;
-    /* Any other failure is a caller that is gone; the channel's end of file follows. */
+    if (sent < 0 && proxy.reply.fd[0] >= 0) {
+        /* Too many descriptors on their way (unix(7), ETOOMANYREFS), or no memory for these: say so instead. The
+         * channel's other end closes with them. */
+        close_fd(&proxy.reply.fd[0]);
+        close_fd(&proxy.reply.fd[1]);
+        proxy.reply.head.err = (int32_t)-sent;
+        proxy.reply.head.stage = FNS_AT_SENDMSG;
+        sent = reply_try();
+    }
     close_fd(&proxy.reply.fd[0]);
     close_fd(&proxy.reply.fd[1]);
-    return 0;
+    return sent < 0 ? (int)sent : 0;
 }
 
 static void control_listen(uint32_t events)
@@ -440,14 +455,15 @@ static void control_listen(uint32_t events)
     (void)epoll_ctl(proxy.epoll, EPOLL_CTL_MOD, proxy.config.control, &event);
 }
 
-void fns_reply_finish(void)
+int fns_reply_finish(void)
 {
-    int waits = fns_reply_send() != 0;
+    int result = fns_reply_send(), waits = result == -EAGAIN;
 
     if (waits != proxy.reply_waits) {
         proxy.reply_waits = waits;
         control_listen(waits ? EPOLLOUT : EPOLLIN);
     }
+    return result == 0 || waits ? 0 : -1;
 }
 
 void fns_reply_start(uint32_t op, uint32_t id)
@@ -511,6 +527,5 @@ int fns_control_message(void)
     proxy.reply.head.stage = f.stage;
     if (f.err != 0)
         proxy.stats[FNS_STAT_REFUSED]++;
-    fns_reply_finish();
-    return 1;
+    return fns_reply_finish() < 0 ? -1 : 1;
 }

@@ -116,7 +116,7 @@ void fns_chan_messages(struct chan *c);
 void fns_chan_close(struct chan *c);
 int fns_control_message(void);
 int fns_reply_send(void);
-void fns_reply_finish(void);
+int fns_reply_finish(void);
 void fns_reply_start(uint32_t op, uint32_t id);
 void fns_serve(void);
 int fns_netns_stat(int fd, struct stat *st);

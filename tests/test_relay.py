@@ -117,7 +117,9 @@ def test_kernel_error_with_text(channel):
 def test_request_of_megabytes(proxy, netns):
     channel = proxy.open(netns, sndbuf=32 << 20)
     link_up(channel)
-    data = b"".join(add_route(number) for number in range(80_000)) + add_route(80_000, flags=REQUEST | CREATE | ACK)
+    data = b"".join(add_route(number) for number in range(80_000)) + add_route(
+        80_000, flags=REQUEST | CREATE | ACK
+    )
     assert len(data) > 3 << 20
     assert channel.send(data) == len(data)
     assert error_of(channel.recv(WAIT)) == 0
@@ -197,11 +199,17 @@ def test_answer_larger_than_the_ring_is_an_error_not_a_cut(proxy):
 def test_descriptor_in_a_request_is_translated(proxy, netns_pair, ifname):
     here, there = (proxy.open(name) for name in netns_pair)
     kind = attribute(18, attribute(1, b"veth\0"))
-    here.send(message(NEWLINK, REQUEST | ACK | CREATE | EXCL, link_body() + attribute(3, ifname.encode() + b"\0") + kind))
+    here.send(
+        message(
+            NEWLINK, REQUEST | ACK | CREATE | EXCL, link_body() + attribute(3, ifname.encode() + b"\0") + kind
+        )
+    )
     assert error_of(here.recv(WAIT)) == 0
     nsfd, _ = netns_module.open_ref(netns_pair[1])
     request = message(
-        SETLINK, REQUEST | ACK, link_body() + attribute(3, ifname.encode() + b"\0") + attribute(28, b"\xff\xff\xff\x7f")
+        SETLINK,
+        REQUEST | ACK,
+        link_body() + attribute(3, ifname.encode() + b"\0") + attribute(28, b"\xff\xff\xff\x7f"),
     )
     # our number means nothing to the proxy
     before = open_fds()
@@ -354,7 +362,9 @@ def test_pages_of_a_burst_are_given_back(proxy, netns):
 
     def blocks():
         with open(f"/proc/{proxy.pid}/smaps") as file:
-            return max(int(size) for size in re.findall(r"fastns-ring.*?\nRss:\s+(\d+) kB", file.read(), re.DOTALL))
+            return max(
+                int(size) for size in re.findall(r"fastns-ring.*?\nRss:\s+(\d+) kB", file.read(), re.DOTALL)
+            )
 
     held = blocks()
     while True:
@@ -531,7 +541,9 @@ def test_options(channel):
 
 
 def test_options_at_open(proxy):
-    channel = proxy.open(ext_ack=True, strict_check=True, cap_ack=True, groups=LINK_GROUP, rcvbuf=1 << 20, sndbuf=1 << 20)
+    channel = proxy.open(
+        ext_ack=True, strict_check=True, cap_ack=True, groups=LINK_GROUP, rcvbuf=1 << 20, sndbuf=1 << 20
+    )
     for option in (CAP_ACK, EXT_ACK, STRICT):
         assert channel.getsockopt(SOL_NETLINK, option) == 1
     assert channel.getsockname()[1] == LINK_GROUP
@@ -705,7 +717,13 @@ def test_killed_while_waiting(proxy, channel):
     with pytest.raises(ProxyError, match="killed by signal 9") as caught:
         channel.recv()
     assert os.WTERMSIG(caught.value.status) == signal.SIGKILL
-    for call in (channel.recv, lambda: channel.send(get_link()), channel.getsockname, proxy.open, proxy.stats):
+    for call in (
+        channel.recv,
+        lambda: channel.send(get_link()),
+        channel.getsockname,
+        proxy.open,
+        proxy.stats,
+    ):
         with pytest.raises(ProxyError) as caught:
             call()
         assert caught.value.status == signal.SIGKILL
@@ -773,7 +791,14 @@ def test_stopped_proxy_can_be_closed(proxy):
 
 
 def test_terminal_and_service_signals_are_ignored(proxy, channel):
-    for signo in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGTSTP, signal.SIGTTIN):
+    for signo in (
+        signal.SIGINT,
+        signal.SIGQUIT,
+        signal.SIGHUP,
+        signal.SIGTERM,
+        signal.SIGTSTP,
+        signal.SIGTTIN,
+    ):
         os.kill(proxy.pid, signo)
     channel.send(get_link())
     assert channel.recv(WAIT)
@@ -869,6 +894,9 @@ def test_dropped_client_is_reaped_later():
     assert not os.path.exists(f"/proc/{pid}")
 
 
+@pytest.mark.skipif(
+    _core.BUILD in ("sanitized", "coverage"), reason="python: a build that keeps what it reports with"
+)
 def test_process_sheds_what_it_inherited(proxy, channel):
     targets = {os.readlink(f"/proc/{proxy.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{proxy.pid}/fd")}
     kinds = {re.sub(r"\[.*|:.*", "", target) for target in targets}
@@ -887,7 +915,7 @@ def private_kilobytes(pid):
         return sum(int(size) for size in re.findall(r"Private_\w+:\s+(\d+) kB", file.read()))
 
 
-@pytest.mark.skipif(_core.BUILD == "sanitized", reason="python: sanitizers map their own memory")
+@pytest.mark.skipif(_core.BUILD in ("sanitized", "coverage"), reason="python: a build with memory of its own")
 @pytest.mark.parametrize("where", ["main", "thread"])
 def test_private_memory_whatever_the_parent_holds(where):
     held = mmap.mmap(-1, 200 << 20)
@@ -958,7 +986,9 @@ def test_ends_when_the_forking_thread_has_long_gone():
 
 def test_interpreter_exit_with_everything_open_is_silent():
     script = PARENT + "from fastns.proxy import shared; s = shared(); d = s.open(); d.fileno(); print(s.pid)"
-    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True
+    )
     assert done.stderr == ""
     for pid in done.stdout.split():
         assert ended(int(pid))
@@ -970,7 +1000,13 @@ def test_interpreter_exit_with_everything_open_is_silent():
 def test_forked_child_cannot_use_it(proxy, channel):
     def use():
         assert not proxy.alive
-        for call in (channel.recv, lambda: channel.send(get_link()), channel.getsockname, proxy.open, proxy.stats):
+        for call in (
+            channel.recv,
+            lambda: channel.send(get_link()),
+            channel.getsockname,
+            proxy.open,
+            proxy.stats,
+        ):
             with pytest.raises(OSError) as caught:
                 call()
             assert caught.value.errno == errno.EBADF

@@ -1,0 +1,518 @@
+/* Every system call of the proxy failing once, one after the other: it reports, undoes and goes on, or ends with a
+ * reason. Linked with --wrap for each call below; which one fails is set in memory shared with the proxy, so this
+ * is built with FASTNS_SANITIZE or FASTNS_COVERAGE, which leave that mapped. Exits 0 when all held.
+ */
+#include "relay_client.h"
+
+#include <stdarg.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+
+#define CALLS(X) \
+    X(setsid) X(dup2) X(prctl) X(chdir) X(mmap) X(epoll_create1) X(epoll_ctl) X(socket) X(setsockopt) X(getsockopt) \
+    X(getsockname) X(bind) X(socketpair) X(memfd_create) X(ftruncate) X(fcntl) X(fstat) X(fstatfs) X(setns) X(clone) \
+    X(open) X(sendto) X(recvmsg) X(sendmsg) X(syscall) X(getrlimit) X(ioctl) X(epoll_wait) X(getppid) X(poll) X(send)
+
+enum { CALL_NONE,
+#define X(name) CALL_##name,
+CALLS(X)
+#undef X
+    CALL_COUNT };
+
+static const char *const call_names[] = {"none",
+#define X(name) #name,
+CALLS(X)
+#undef X
+};
+
+static struct shared {
+    volatile int call, after, error, hits, always;
+    volatile long number;        /* of syscall(), or 0 for any */
+    volatile int cut;            /* recvmsg: MSG_CTRUNC this many times */
+} *shared;
+static pid_t main_pid;
+
+extern long __real_syscall(long number, ...);
+
+static int fails(int call)
+{
+    if (shared == NULL || shared->call != call || (pid_t)__real_syscall(SYS_getpid) == main_pid)
+        return 0;
+    if (shared->after > 0) {
+        shared->after--;
+        return 0;
+    }
+    if (shared->hits > 0 && !shared->always)
+        return 0;
+    shared->hits++;
+    errno = shared->error;
+    return 1;
+}
+
+#define WRAP(type, name, arguments, values) \
+    extern type __real_##name arguments; \
+    type __wrap_##name arguments; \
+    type __wrap_##name arguments { return fails(CALL_##name) ? (type)-1 : __real_##name values; }
+
+WRAP(pid_t, setsid, (void), ())
+WRAP(int, dup2, (int a, int b), (a, b))
+WRAP(int, prctl, (int o, unsigned long a, unsigned long b, unsigned long c, unsigned long d), (o, a, b, c, d))
+WRAP(int, chdir, (const char *p), (p))
+WRAP(void *, mmap, (void *a, size_t l, int p, int f, int fd, off_t o), (a, l, p, f, fd, o))
+WRAP(int, epoll_create1, (int f), (f))
+WRAP(int, epoll_ctl, (int e, int o, int fd, struct epoll_event *ev), (e, o, fd, ev))
+WRAP(int, socket, (int d, int t, int p), (d, t, p))
+WRAP(int, setsockopt, (int fd, int l, int n, const void *v, socklen_t s), (fd, l, n, v, s))
+WRAP(int, getsockopt, (int fd, int l, int n, void *v, socklen_t *s), (fd, l, n, v, s))
+WRAP(int, getsockname, (int fd, struct sockaddr *a, socklen_t *s), (fd, a, s))
+WRAP(int, bind, (int fd, const struct sockaddr *a, socklen_t s), (fd, a, s))
+WRAP(int, socketpair, (int d, int t, int p, int *sv), (d, t, p, sv))
+WRAP(int, memfd_create, (const char *n, unsigned int f), (n, f))
+WRAP(int, ftruncate, (int fd, off_t l), (fd, l))
+WRAP(int, fstat, (int fd, struct stat *st), (fd, st))
+WRAP(int, fstatfs, (int fd, struct statfs *st), (fd, st))
+WRAP(int, setns, (int fd, int t), (fd, t))
+WRAP(ssize_t, sendto, (int fd, const void *b, size_t l, int f, const struct sockaddr *a, socklen_t s), (fd, b, l, f, a, s))
+WRAP(ssize_t, send, (int fd, const void *b, size_t l, int f), (fd, b, l, f))
+WRAP(ssize_t, sendmsg, (int fd, const struct msghdr *m, int f), (fd, m, f))
+WRAP(int, getrlimit, (int r, struct rlimit *l), (r, l))
+WRAP(int, epoll_wait, (int e, struct epoll_event *ev, int n, int t), (e, ev, n, t))
+WRAP(pid_t, getppid, (void), ())
+WRAP(int, poll, (struct pollfd *p, nfds_t n, int t), (p, n, t))
+
+extern ssize_t __real_recvmsg(int fd, struct msghdr *m, int f);
+ssize_t __wrap_recvmsg(int fd, struct msghdr *m, int f);
+ssize_t __wrap_recvmsg(int fd, struct msghdr *m, int f)
+{
+    ssize_t got;
+
+    if (fails(CALL_recvmsg))
+        return -1;
+    got = __real_recvmsg(fd, m, f);
+    if (got > 0 && shared != NULL && shared->cut > 0 && (pid_t)__real_syscall(SYS_getpid) != main_pid) {
+        shared->cut--;
+        m->msg_flags |= MSG_CTRUNC;
+    }
+    return got;
+}
+
+extern int __real_fcntl(int fd, int command, long a);
+int __wrap_fcntl(int fd, int command, long a);
+int __wrap_fcntl(int fd, int command, long a) { return fails(CALL_fcntl) ? -1 : __real_fcntl(fd, command, a); }
+extern int __real_ioctl(int fd, unsigned long request, long a);
+int __wrap_ioctl(int fd, unsigned long request, long a);
+int __wrap_ioctl(int fd, unsigned long request, long a) { return fails(CALL_ioctl) ? -1 : __real_ioctl(fd, request, a); }
+extern int __real_open(const char *path, int flags, mode_t mode);
+int __wrap_open(const char *path, int flags, mode_t mode);
+int __wrap_open(const char *path, int flags, mode_t mode) { return fails(CALL_open) ? -1 : __real_open(path, flags, mode); }
+extern int __real_clone(int (*f)(void *), void *stack, int flags, void *arg);
+int __wrap_clone(int (*f)(void *), void *stack, int flags, void *arg);
+int __wrap_clone(int (*f)(void *), void *stack, int flags, void *arg)
+{
+    return fails(CALL_clone) ? -1 : __real_clone(f, stack, flags, arg);
+}
+long __wrap_syscall(long number, long a, long b, long c, long d, long e);
+long __wrap_syscall(long number, long a, long b, long c, long d, long e)
+{
+    if (number != SYS_exit_group && (shared == NULL || shared->number == 0 || shared->number == number)
+        && fails(CALL_syscall))
+        return -1;
+    return __real_syscall(number, a, b, c, d, e);
+}
+
+static void arm(int call, int after, int error)
+{
+    shared->number = 0;
+    shared->always = 0;
+    shared->hits = 0;
+    shared->after = after;
+    shared->error = error;
+    shared->call = call;
+}
+
+static int disarm(void)
+{
+    shared->call = CALL_NONE;
+    shared->cut = 0;
+    return shared->hits;
+}
+
+static void start(struct client *c, uint32_t flags)
+{
+    struct fns_config config = {.parent = getpid(), .max_channels = 20, .families = 0xffffffffu, .flags = flags};
+    int pair[2];
+
+    strcpy(config.run_dir, "/var/run/netns");
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        fail("socketpair");
+    config.control = pair[1];
+    c->control = pair[0];
+    c->id = 0;
+    c->pid = fns_relay_fork(&config);
+    close(pair[1]);
+    if (c->pid <= 0)
+        fail("fork");
+}
+
+static int stop(struct client *c)
+{
+    int status;
+
+    close(c->control);
+    while (fns_relay_wait(c->pid, &status, 1) == -EINTR)
+        ;
+    return status;
+}
+
+static void say(const char *what, int call, int after)
+{
+    fprintf(stderr, "relay_faults: %s, %s failing after %d\n", what, call_names[call], after);
+    exit(1);
+}
+
+/* The HELLO: 0 or its errno; -1 when the proxy ended without one. */
+static int hello(struct client *c)
+{
+    uint8_t buf[FNS_REPLY_MAX];
+    struct fns_reply reply;
+    struct pollfd p = {c->control, POLLIN, 0};
+    struct fds fds;
+    ssize_t got;
+
+    if (poll(&p, 1, 20000) != 1)
+        say("no hello", shared->call, shared->after);
+    got = fns_receive(c->control, buf, sizeof(buf), &fds);
+    fds_close(&fds);
+    if (got < (ssize_t)sizeof(reply))
+        return -1;
+    memcpy(&reply, buf, sizeof(reply));
+    return reply.err;
+}
+
+/* Each call of the way from fork to loop. Whatever the proxy cannot do without, it says and ends. */
+static void check_start(void)
+{
+    static const int calls[] = {CALL_setsid, CALL_dup2, CALL_prctl, CALL_chdir, CALL_mmap, CALL_epoll_create1,
+                                CALL_epoll_ctl, CALL_open, CALL_fstat, CALL_setns, CALL_syscall, CALL_getrlimit,
+                                CALL_fcntl, CALL_sendmsg, CALL_getppid};
+
+    for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
+        for (int after = 0; after < 8; after++) {
+            struct client c;
+            int err, status, hits;
+            arm(calls[i], after, EPERM);
+            start(&c, FNS_CONFIG_READ_ONLY);
+            err = hello(&c);
+            hits = disarm();
+            status = stop(&c);
+            if (!WIFEXITED(status) || (err > 0 && WEXITSTATUS(status) != 1) || (err == 0 && status != 0))
+                say("the end does not fit the beginning", calls[i], after);
+            if (hits == 0)
+                break;
+        }
+    }
+    /* Without a call that closes ranges, one after the other. */
+    for (int without_limit = 0; without_limit < 2; without_limit++) {
+        struct client c;
+        arm(without_limit ? CALL_getrlimit : CALL_syscall, 0, ENOSYS);
+        if (!without_limit)
+            shared->number = SYS_close_range;
+        start(&c, 0);
+        if (hello(&c) != 0)
+            say("not started", CALL_syscall, 0);
+        (void)disarm();
+        if (stop(&c) != 0)
+            say("not ended", CALL_syscall, 0);
+    }
+    /* Without a descriptor of the parent, it asks now and then. */
+    {
+        struct client c;
+        arm(CALL_syscall, 0, ENOSYS);
+        shared->number = SYS_pidfd_open;
+        start(&c, 0);
+        if (hello(&c) != 0)
+            say("not started", CALL_syscall, 0);
+        arm(CALL_getppid, 0, 0);
+        shared->always = 1;
+        sleep(3);
+        (void)disarm();
+        if (stop(&c) != 0)
+            say("not ended", CALL_getppid, 0);
+    }
+}
+
+/* Each call of opening a channel, of its options, of sending and receiving. */
+static void check_work(void)
+{
+    static const int calls[] = {CALL_ioctl, CALL_fstat, CALL_socket, CALL_setsockopt, CALL_bind, CALL_getsockname,
+                                CALL_socketpair, CALL_memfd_create, CALL_ftruncate, CALL_fcntl, CALL_mmap, CALL_epoll_ctl,
+                                CALL_recvmsg, CALL_sendmsg, CALL_sendto, CALL_fstatfs, CALL_getsockopt, CALL_epoll_wait,
+                                CALL_poll, CALL_send, CALL_open};
+    static const int errors[] = {EINTR, ENOMEM, EMFILE, EINVAL, EAGAIN};
+    struct client c;
+    struct channel witness;
+    uint8_t buf[FNS_REPLY_MAX];
+    int fds[2], before;
+
+    (void)disarm();
+    start(&c, 0);
+    if (hello(&c) != 0 || channel_open(&c, &witness, 1 << 20, 0) != 0)
+        fail("no witness");
+    before = count_fds(c.pid);
+    for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
+        for (int e = 0; e < 5; e++) {
+            for (int after = 0; after < 6; after++) {
+                struct channel ch;
+                struct fns_open named = {.name_len = 4, .flags = 0};
+                char request[sizeof(named) + 4];
+                int value = 1, hits;
+                struct { struct fns_message m; } memfd = {{FNS_SEND_MEMFD, 300000, 0, FNS_STRICT}};
+                int mem = memfd_create("x", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+                /* The control socket itself failing for good is the end of the connection: EINTR and EAGAIN only. */
+                if ((calls[i] == CALL_recvmsg || calls[i] == CALL_sendmsg || calls[i] == CALL_epoll_wait) && e > 0 && e < 4) {
+                    close(mem);
+                    continue;
+                }
+                if (mem < 0 || ftruncate(mem, 300000) < 0 || fcntl(mem, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_WRITE) < 0)
+                    fail("memfd");
+                arm(calls[i], after, errors[e]);
+                if (channel_open(&c, &ch, 65536, 0) == 0) {
+                    (void)send_fds(ch.sock, &memfd, sizeof(memfd), &mem, 1);
+                    (void)send_fds(ch.sock, &get_link, sizeof(get_link), NULL, 0);
+                    (void)call(&c, FNS_SETSOCKOPT, ch.number, NULL, 0, -1, buf, fds);
+                    (void)call(&c, FNS_GETSOCKOPT, ch.number, &value, sizeof(value), -1, buf, fds);
+                    (void)call(&c, FNS_GETSOCKNAME, ch.number, NULL, 0, -1, buf, fds);
+                    (void)call(&c, FNS_BIND, ch.number, NULL, 0, -1, buf, fds);
+                    channel_close(&ch);
+                }
+                memcpy(request, &named, sizeof(named));
+                memcpy(request + sizeof(named), "none", 4);
+                if (call(&c, FNS_OPEN, 0, request, sizeof(request), -1, buf, fds) == 0)
+                    say("a namespace that is not there was opened", calls[i], after);
+                close(mem);
+                hits = disarm();
+                witness_check(&witness);
+                if (hits == 0)
+                    break;
+            }
+        }
+    }
+    for (int i = 0; i < 1000 && count_fds(c.pid) > before; i++)
+        usleep(5000);
+    if (count_fds(c.pid) > before)
+        fail("descriptors left in the proxy");
+    channel_close(&witness);
+    if (stop(&c) != 0)
+        fail("the proxy did not end well");
+}
+
+/* Descriptors that did not fit its table: the request fails, nothing else. */
+static void check_cut(void)
+{
+    struct client c;
+    struct channel ch;
+    const uint8_t *payload;
+    uint32_t len, type;
+    struct fns_error error;
+    uint8_t buf[FNS_REPLY_MAX];
+    int fds[2], nsfd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+
+    start(&c, 0);
+    if (hello(&c) != 0 || channel_open(&c, &ch, 65536, 0) != 0)
+        fail("no channel");
+    shared->cut = 1;
+    if (call(&c, FNS_OPEN, 0, NULL, 0, nsfd, buf, fds) != EMFILE)
+        fail("a cut request was taken");
+    shared->cut = 1;
+    if (send_fds(ch.sock, &get_link, sizeof(get_link), NULL, 0) < 0)
+        fail("send");
+    for (int i = 0; i < 2000 && fns_ring_empty(&ch.reader); i++)
+        usleep(5000);
+    if (fns_ring_next(&ch.reader, &payload, &len, &type) != 1 || type != FNS_ERROR || len != sizeof(error))
+        fail("a cut message left no error");
+    memcpy(&error, payload, sizeof(error));
+    if (error.err != EMFILE || fns_ring_release(&ch.reader) < 0)
+        fail("a cut message left another error");
+    witness_check(&ch);
+    channel_close(&ch);
+    close(nsfd);
+    if (stop(&c) != 0)
+        fail("the proxy did not end well");
+}
+
+/* Where no way back exists, a helper goes: the rootless case, here by refusing the first setns. */
+static void check_helper(void)
+{
+    static const int calls[] = {CALL_NONE, CALL_clone, CALL_setns, CALL_socket};
+    struct client c;
+    uint8_t buf[FNS_REPLY_MAX];
+    struct fns_open o = {.ring_size = 65536};
+    int fds[2], nsfd, ready[2];
+    char path[64], byte;
+    pid_t other;
+
+    if (pipe(ready) < 0)
+        fail("pipe");
+    other = fork();
+    if (other == 0) {
+        if (unshare(CLONE_NEWNET) == 0 && write(ready[1], "x", 1) == 1)
+            pause();
+        _exit(0);
+    }
+    close(ready[1]);
+    if (read(ready[0], &byte, 1) == 1) {
+        snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)other);
+        nsfd = open(path, O_RDONLY | O_CLOEXEC);
+        arm(CALL_setns, 0, EPERM);
+        start(&c, 0);
+        if (hello(&c) != 0 || disarm() != 1)
+            fail("no proxy");
+        for (int i = 0; i < 4; i++) {
+            int err;
+            arm(calls[i], 0, EMFILE);
+            err = call(&c, FNS_OPEN, 0, &o, sizeof(o), nsfd, buf, fds);
+            (void)disarm();
+            /* Tried twice when descriptors run out, as closed channels may give some back. */
+            if (err != 0)
+                say("not opened", calls[i], 0);
+            close(fds[0]);
+            close(fds[1]);
+            arm(calls[i], 0, EPERM);
+            err = call(&c, FNS_OPEN, 0, &o, sizeof(o), nsfd, buf, fds);
+            (void)disarm();
+            if (err != (i == 0 ? 0 : EPERM))
+                say("the wrong result", calls[i], 0);
+            close(fds[0]);
+            close(fds[1]);
+        }
+        close(nsfd);
+        if (stop(&c) != 0)
+            fail("the proxy did not end well");
+    }
+    close(ready[0]);
+    kill(other, SIGKILL);
+    waitpid(other, NULL, 0);
+}
+
+/* Replies nobody reads: the proxy keeps one and takes no further request until there is room. */
+static void check_unread(void)
+{
+    struct client c;
+    struct channel witness;
+    struct fns_request rq = {.op = FNS_STATS, .id = 1000000000u};
+    uint8_t buf[FNS_REPLY_MAX];
+    int fds[2], refused = 0;
+
+    start(&c, 0);
+    if (hello(&c) != 0 || channel_open(&c, &witness, 65536, 0) != 0)
+        fail("no proxy");
+    for (int i = 0; i < 20000 && refused < 50; i++) {    /* as many as net.unix.max_dgram_qlen, twice */
+        if (send_fds(c.control, &rq, sizeof(rq), NULL, 0) > 0) {
+            refused = 0;
+        } else {
+            refused++;
+            usleep(1000);
+        }
+        if (i % 20 == 0)
+            witness_check(&witness);
+    }
+    if (refused < 50)
+        fail("the proxy takes requests without end");
+    if (call(&c, FNS_STATS, 0, NULL, 0, -1, buf, fds) != 0)
+        fail("no statistics");
+    for (int i = 0; i < 40; i++)
+        (void)send_fds(c.control, &rq, sizeof(rq), NULL, 0);
+    usleep(20000);
+    channel_close(&witness);
+    if (stop(&c) != 0)
+        fail("the proxy did not end well");
+}
+
+/* The parent's end is noticed though somebody else holds the control socket. */
+static void check_parent(void)
+{
+    int pipes[2], status = 0;
+    pid_t parent, pid = 0;
+    struct client c = {-1, 0, 0};
+    int pair[2];
+
+    if (pipe(pipes) < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        fail("pipe");
+    parent = fork();
+    if (parent == 0) {
+        start(&c, 0);
+        if (hello(&c) != 0)
+            _exit(1);
+        (void)send_fds(pair[1], "x", 1, &c.control, 1);
+        if (write(pipes[1], &c.pid, sizeof(c.pid)) != sizeof(c.pid))
+            _exit(1);
+        _exit(0);
+    }
+    if (read(pipes[0], &pid, sizeof(pid)) != sizeof(pid))
+        fail("read");
+    waitpid(parent, &status, 0);
+    for (int i = 0; i < 2000; i++) {
+        char path[64], line[256] = "";
+        FILE *file;
+        snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+        file = fopen(path, "r");
+        if (file == NULL || fgets(line, sizeof(line), file) == NULL || strstr(line, ") Z ") != NULL
+            || strstr(line, ") X ") != NULL) {
+            if (file != NULL)
+                fclose(file);
+            pid = 0;
+            break;
+        }
+        fclose(file);
+        usleep(5000);
+    }
+    if (pid != 0)
+        fail("the proxy outlives its parent");
+    close(pipes[0]);
+    close(pipes[1]);
+    close(pair[0]);
+    close(pair[1]);
+}
+
+static void check_arguments(void)
+{
+    struct fns_config config = {.max_channels = 0};
+    struct fns_reader reader;
+    char *map = calloc(1, FNS_RING_HEADER + FNS_RING_MIN);
+
+    if (fns_relay_fork(&config) != -EINVAL)
+        fail("no channels");
+    config.max_channels = 0x10000;
+    if (fns_relay_fork(&config) != -EINVAL)
+        fail("too many channels");
+    if (strcmp(fns_stage_name(FNS_AT_SETNS), "setns") != 0 || strcmp(fns_stage_name(4000), "?") != 0)
+        fail("names of steps");
+    if (map == NULL || fns_ring_attach(&reader, map, 10) == 0
+        || fns_ring_attach(&reader, map, FNS_RING_HEADER + FNS_RING_MIN) == 0)
+        fail("no ring was attached");
+    ((struct fns_ring *)(void *)map)->magic = FNS_MAGIC;
+    ((struct fns_ring *)(void *)map)->size = 5;
+    if (fns_ring_attach(&reader, map, FNS_RING_HEADER + FNS_RING_MIN) == 0)
+        fail("a ring of the wrong size was attached");
+    free(map);
+}
+
+int main(void)
+{
+    main_pid = (pid_t)__real_syscall(SYS_getpid);
+    shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED)
+        fail("mmap");
+    signal(SIGPIPE, SIG_IGN);
+    check_arguments();
+    check_cut();
+    check_unread();
+    check_helper();
+    check_parent();
+    check_work();
+    check_start();
+    return 0;
+}
