@@ -82,21 +82,24 @@ int fns_netns_stat(int fd, struct stat *st)
 static int socket_inside(int nsfd, int family, struct failure *f)
 {
     struct stat st;
-    int sock;
+    int sock, entered;
 
     if (fns_netns_stat(nsfd, &st) < 0)
         return failed(f, FNS_AT_NSTYPE, errno);
-    if (st.st_ino != proxy.here_ino || st.st_dev != proxy.here_dev) {
+    entered = st.st_ino != proxy.here_ino || st.st_dev != proxy.here_dev;
+    if (entered) {
         if (!proxy.can_return)
             return socket_from_helper(nsfd, family, f);
-        /* No way back is needed: the proxy works through descriptors and does not care where it is. */
         if (setns(nsfd, CLONE_NEWNET) < 0)
             return failed(f, FNS_AT_SETNS, errno);
-        proxy.here_ino = st.st_ino;
-        proxy.here_dev = st.st_dev;
     }
     sock = netlink_socket(family);
-    return sock < 0 ? failed(f, FNS_AT_SOCKET, errno) : sock;
+    if (sock < 0)
+        (void)failed(f, FNS_AT_SOCKET, errno);
+    /* Through descriptors the proxy could work from anywhere, but where it stands a namespace cannot end. */
+    if (entered && setns(proxy.home, CLONE_NEWNET) < 0)
+        proxy.here_ino = 0;      /* wherever that is: from now on every socket is made by entering first */
+    return sock;
 }
 
 static int buffer_size(int sock, int force, int plain, uint32_t bytes, struct failure *f)

@@ -47,9 +47,9 @@ struct fds {
 struct fns_proxy {
     struct fns_config config;
     int epoll, parent, home;
-    int can_return;          /* setns to the namespace we are in works, so it does not matter where we are */
-    dev_t home_dev, here_dev;
-    ino_t home_ino, here_ino;
+    int can_return;          /* setns to the namespace we are in works, and so does the way back to it */
+    dev_t here_dev;          /* the namespace we stand in between requests */
+    ino_t here_ino;
     struct chan *chans;
     uint32_t high;           /* channels below this number have been used */
     uint32_t generation;

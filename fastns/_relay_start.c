@@ -303,8 +303,8 @@ static int home_find(void)
     proxy.home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
     if (proxy.home < 0 || fstat(proxy.home, &st) < 0)
         return -1;
-    proxy.here_dev = proxy.home_dev = st.st_dev;
-    proxy.here_ino = proxy.home_ino = st.st_ino;
+    proxy.here_dev = st.st_dev;
+    proxy.here_ino = st.st_ino;
     return setns(proxy.home, CLONE_NEWNET);
 }
 

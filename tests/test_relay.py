@@ -231,6 +231,7 @@ def test_descriptors_are_closed_after_the_request(proxy, channel):
         channel.send(request, [(48 + 4 * i, nsfd) for i in range(90)])
         channel.recv(WAIT)
     os.close(nsfd)
+    channel.getsockname()  # by now the last request is done with
     assert len(os.listdir(f"/proc/{proxy.pid}/fd")) == before
 
 
@@ -320,8 +321,9 @@ def test_loss_is_reported_where_it_happened(proxy, netns):
 
 
 @pytest.mark.root
-def test_full_ring_with_loss_leaves_the_proxy_idle(proxy, netns):
-    events = proxy.open(netns, groups=ROUTE_GROUP, ring_size=65536, rcvbuf=65536)
+@pytest.mark.parametrize("rcvbuf", [65536, 1 << 20], ids=["lost before it is full", "lost after"])
+def test_full_ring_with_loss_leaves_the_proxy_idle(proxy, netns, rcvbuf):
+    events = proxy.open(netns, groups=ROUTE_GROUP, ring_size=65536, rcvbuf=rcvbuf)
     writer = proxy.open(netns)
     link_up(writer)
     load_routes(writer, 20_000)
@@ -334,6 +336,16 @@ def test_full_ring_with_loss_leaves_the_proxy_idle(proxy, netns):
     before = ticks()
     time.sleep(0.5)
     assert ticks() - before < 25  # a hundredth of a second each: half of the time would be 25
+    losses = 0
+    while True:
+        try:
+            events.recv(0.5)
+        except TimeoutError:
+            break
+        except OSError as error:
+            assert error.errno == errno.ENOBUFS
+            losses += 1
+    assert losses >= 1
     events.close()
     writer.close()
 

@@ -250,7 +250,7 @@ static void check_work(void)
     static const int calls[] = {CALL_ioctl, CALL_fstat, CALL_socket, CALL_setsockopt, CALL_bind, CALL_getsockname,
                                 CALL_socketpair, CALL_memfd_create, CALL_ftruncate, CALL_fcntl, CALL_mmap, CALL_epoll_ctl,
                                 CALL_recvmsg, CALL_sendmsg, CALL_sendto, CALL_fstatfs, CALL_getsockopt, CALL_epoll_wait,
-                                CALL_poll, CALL_send, CALL_open};
+                                CALL_poll, CALL_send, CALL_open, CALL_setns};
     static const int errors[] = {EINTR, ENOMEM, EMFILE, EINVAL, EAGAIN};
     struct client c;
     struct channel witness;
@@ -300,11 +300,31 @@ static void check_work(void)
             }
         }
     }
+    /* A reply that cannot carry its descriptors says so. */
+    {
+        struct channel ch;
+        arm(CALL_sendmsg, 0, ETOOMANYREFS);
+        if (channel_open(&c, &ch, 65536, 0) != ETOOMANYREFS || disarm() != 1)
+            say("the wrong reply", CALL_sendmsg, 0);
+        witness_check(&witness);
+    }
     for (int i = 0; i < 1000 && count_fds(c.pid) > before; i++)
         usleep(5000);
     if (count_fds(c.pid) > before)
         fail("descriptors left in the proxy");
     channel_close(&witness);
+    /* No reply at all is the end: the caller would wait for ever. */
+    {
+        struct fns_request rq = {.op = FNS_STATS, .id = 1};
+        struct pollfd p = {c.control, POLLIN, 0};
+        char byte;
+        arm(CALL_sendmsg, 0, ENOBUFS);
+        shared->always = 1;
+        if (send_fds(c.control, &rq, sizeof(rq), NULL, 0) < 0 || poll(&p, 1, 20000) != 1
+            || recv(c.control, &byte, 1, 0) > 0)
+            say("no end", CALL_sendmsg, 0);
+        (void)disarm();
+    }
     if (stop(&c) != 0)
         fail("the proxy did not end well");
 }

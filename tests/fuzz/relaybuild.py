@@ -45,7 +45,16 @@ def wraps() -> list[str]:
 def build(compiler: str, program: str, how: str, directory: Path) -> subprocess.CompletedProcess[str]:
     """The program (relay_fuzz or relay_faults) into `directory`, which is also where it is compiled."""
     extra = wraps() if program == "relay_faults" else []
-    command = [compiler, "-std=gnu11", "-g", "-U_FORTIFY_SOURCE", *FLAGS[how], *extra, f"-I{PACKAGE}", f"-I{HERE}"]
+    command = [
+        compiler,
+        "-std=gnu11",
+        "-g",
+        "-U_FORTIFY_SOURCE",
+        *FLAGS[how],
+        *extra,
+        f"-I{PACKAGE}",
+        f"-I{HERE}",
+    ]
     command += ["-o", str(directory / program), str(HERE / f"{program}.c"), *map(str, SOURCES)]
     return subprocess.run(
         command,
@@ -61,7 +70,7 @@ def reached(directory: Path, source: Path, into: dict[int, bool]) -> None:
         if not re.search(rf"(^|-){re.escape(source.stem)}$", data.stem):
             continue
         done = subprocess.run(
-            ["gcov", "-t", str(data)], check=True, capture_output=True, text=True, cwd=directory
+            ["gcov", "-t", str(data)], check=True, capture_output=True, text=True, cwd=PACKAGE.parent
         )
         current = None
         for line in done.stdout.splitlines():
