@@ -1,4 +1,4 @@
-"""One table from the JSON that pytest-benchmark stored: `python benchmarks/report.py FILE.json [--markdown]`.
+"""One table from the JSON that pytest-benchmark stored: `python benchmarks/report.py FILE.json [--update FILE.md]`.
 
 Medians over all rounds of all passes; the spread is half the distance between the quartiles, in percent of the median.
 """
@@ -9,6 +9,7 @@ import argparse
 import json
 import statistics
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 TITLES = {
@@ -115,15 +116,27 @@ def environment(stored: dict[str, Any]) -> str:
     )
 
 
+def update(file: Path, text: str) -> None:
+    old = file.read_text(encoding="utf-8")
+    before, begin, rest = old.partition("<!-- numbers -->\n")
+    _, end, after = rest.partition("<!-- end of numbers -->\n")
+    if not end:
+        raise SystemExit(f"{file} has no marks for the numbers")
+    file.write_text(before + begin + "\n" + text + "\n\n" + end + after, encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", help="what --benchmark-json wrote")
-    parser.add_argument("--markdown", action="store_true")
+    parser.add_argument("--update", metavar="FILE.md", help="put the table between the file's numbers marks")
     args = parser.parse_args()
     with open(args.file, encoding="utf-8") as text:
         stored = json.load(text)
-    print(environment(stored) + "\n")
-    print((markdown if args.markdown else plain)(rows(stored)))
+    if args.update:
+        update(Path(args.update), markdown(rows(stored)) + "\n\n" + environment(stored))
+    else:
+        print(environment(stored) + "\n")
+        print(plain(rows(stored)))
 
 
 if __name__ == "__main__":
