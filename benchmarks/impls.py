@@ -65,8 +65,12 @@ class Impl:
         """Seconds and the number of messages; index, name and MTU are read from each."""
         raise NotImplementedError
 
-    def storm(self, netns: str, storm: Callable[[], None], expected: int) -> int:
-        """The number of route events received, with default settings, of those that storm() causes."""
+    def storm(self, netns: str, storm: Callable[[], None], expected: int) -> tuple[int, bool]:
+        """How many route events are received, with default settings, of those storm() causes; whether in order."""
+        raise NotImplementedError
+
+    def storm_asleep(self, netns: str, storm: Callable[[], None], expected: int) -> tuple[int, bool]:
+        """The same for a receiver that does nothing until the storm is over."""
         raise NotImplementedError
 
     def hold_routes(self, netns: str) -> int:
@@ -228,20 +232,28 @@ class PythonAPI(Impl):
 
             return timed(work), count
 
-    def storm(self, netns: str, storm: Callable[[], None], expected: int) -> int:
-        received = 0
+    def storm(
+        self, netns: str, storm: Callable[[], None], expected: int, asleep: bool = False
+    ) -> tuple[int, bool]:
+        received: list[bytes] = []
         thread = threading.Thread(target=storm)
         try:
             with self.handle(netns) as ns:
                 ns.bind()
                 thread.start()
-                while received < expected and (thread.is_alive() or readable(ns)):
+                if asleep:
+                    thread.join()
+                while len(received) < expected and (thread.is_alive() or readable(ns)):
                     if readable(ns):
-                        received += sum(m["event"] == "RTM_NEWROUTE" for m in ns.get())
+                        messages = [m for m in ns.get() if m["event"] == "RTM_NEWROUTE"]
+                        received += [socket.inet_aton(m.get_attr("RTA_DST")) for m in messages]
         except OSError:  # events were dropped; what comes after is not counted
             pass
         thread.join()
-        return received
+        return len(received), received == sorted(received)
+
+    def storm_asleep(self, netns: str, storm: Callable[[], None], expected: int) -> tuple[int, bool]:
+        return self.storm(netns, storm, expected, asleep=True)
 
     def hold_routes(self, netns: str) -> int:
         with self.handle(netns) as ns:
@@ -399,7 +411,7 @@ class Iproute2(Impl):
     def spawn(self, netns: str, count: int) -> float:
         return timed(lambda: [self.ip("netns", "exec", netns, TRUE) for _ in range(count)])
 
-    def storm(self, netns: str, storm: Callable[[], None], expected: int) -> int:
+    def storm(self, netns: str, storm: Callable[[], None], expected: int) -> tuple[int, bool]:
         with tempfile.TemporaryFile() as out:
             command = ["ip", "-n", netns, "-4", "monitor", "route"]
             monitor = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL)
@@ -412,7 +424,7 @@ class Iproute2(Impl):
             monitor.kill()
             monitor.wait()
             out.seek(0)
-            return out.read().count(b"\n")
+            return out.read().count(b"\n"), True
 
     def many(self, prefix: str, count: int) -> tuple[float, int]:
         links = 0

@@ -24,13 +24,14 @@ TITLES = {
     "spawn": "run `true` in a namespace and wait",
     "many": "open + get_links in each of {namespaces} namespaces, all held open",
     "storm": "{events} route events at full speed, received with default settings",
+    "storm_asleep": "the same, read when the storm is over",
     "hold_routes": "memory of a dump of {routes} routes held as objects",
     "proxy_memory": "private memory of the proxy process",
 }
 
 
 SIZES = ("events", "routes", "links", "namespaces")
-COUNTS = ("storm",)  # their "seconds" are a number, more is better
+COUNTS = ("storm", "storm_asleep")  # their "seconds" are a number, more is better
 MEMORY = ("hold_routes", "proxy_memory")  # their "seconds" are bytes
 
 
