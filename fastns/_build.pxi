@@ -13,7 +13,7 @@ import struct
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Contains, PyDict_GetItem, PyDict_Next
 from cpython.long cimport PyLong_Check
 from cpython.object cimport PyObject
@@ -1388,11 +1388,16 @@ cdef bint build_dump(_Kind kind, dict kwarg, bint strict, Out *out) except -1:
     return field_int(out, <_Key> kind.fields["family"], family)
 
 
-def build(str kind, command, dict kwarg, bint echo=False, uint32_t seq=0, uint32_t pid=0, bint strict_check=False):
+def build(
+    str kind, command, dict kwarg, bint echo=False, uint32_t seq=0, uint32_t pid=0, bint strict_check=False,
+    bint ack_gets=True
+):
     """The complete request pyroute2 sends for `kind`(`command`, **`kwarg`), or None.
 
     kind: link, addr, route, neigh, rule, fdb. seq and pid are the header's sequence number and port id; echo sets
     NLM_F_ECHO where pyroute2 sets it; strict_check is the handle's option of that name, which changes route requests.
+    ack_gets=False leaves out NLM_F_ACK with `get`, which pyroute2 sets: the kernel always answers these with data
+    or an error, and the acknowledgement is one more datagram to receive.
 
     None means that some argument is not of a known plain kind, or is not valid: pyroute2's own code then has to
     build the request, or raise its exception. With `dump`, only family= and ext_mask= are part of the request; other
@@ -1400,8 +1405,13 @@ def build(str kind, command, dict kwarg, bint echo=False, uint32_t seq=0, uint32
     The arguments are never changed.
     """
     cdef Out out
+    cdef lx.nlmsghdr *header
     if not build_into(kind, command, kwarg, echo, seq, pid, strict_check, &out):
         return None
+    header = <lx.nlmsghdr *> out.data
+    # in rtnetlink, types of GET requests are 4n + 2
+    if not ack_gets and header.nlmsg_type % 4 == 2:
+        header.nlmsg_flags &= ~<uint16_t> lx.NLM_F_ACK
     return PyBytes_FromStringAndSize(<char *> out.data, out.length)
 
 
@@ -1652,3 +1662,30 @@ def scan_acks(data):
             offset += (length + 3) & ~<Py_ssize_t>3
     finally:
         PyBuffer_Release(&view)
+
+
+def short_answer(marshal, data, uint32_t seq):
+    """The messages of an answer that is one datagram with one message: the usual one to a request that is no dump.
+
+    An empty list for an acknowledgement. None for anything else (an error, several messages, another sequence
+    number, a marshal with ways of its own): then the answer has to be taken apart by the marshal.
+    """
+    cdef lx.nlmsghdr header
+    cdef Py_ssize_t length
+    cdef int32_t code
+    cdef list messages
+    if type(data) is not bytes or not getattr(marshal, "fast", False) or marshal.header_extra is None:
+        return None
+    length = message_at(<const uint8_t *> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), 0, &header)
+    if length <= 0 or header.nlmsg_seq != seq or (length + 3) & ~<Py_ssize_t>3 < PyBytes_GET_SIZE(data):
+        return None
+    if header.nlmsg_type == lx.NLMSG_ERROR:
+        if length < 20:
+            return None
+        memcpy(&code, PyBytes_AS_STRING(data) + 16, 4)
+        return [] if code == 0 else None
+    if header.nlmsg_type < lx.NLMSG_MIN_TYPE or header.nlmsg_flags & lx.NLM_F_MULTI:
+        return None
+    messages = []
+    parse(marshal, data, messages, seq)
+    return messages

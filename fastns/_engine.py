@@ -19,7 +19,6 @@ from pyroute2.netlink import (
     NETLINK_ADD_MEMBERSHIP,
     NETLINK_DROP_MEMBERSHIP,
     NETLINK_GET_STRICT_CHK,
-    NLM_F_ACK,
     NLM_F_MULTI,
     SOL_NETLINK,
 )
@@ -30,16 +29,14 @@ from pyroute2.netlink.rtnl.iprsocket import IPRouteProxy
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
 from fastns import _codec, netns
-from fastns._request import ANSWERED_GETS, Dump, Pause, RequestMethods, iterate
+from fastns._request import Dump, Pause, RequestMethods, iterate
 from fastns.errors import NetlinkDumpInterrupted, NetlinkError
 from fastns.schema import marshal_class
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-_TYPE_FLAGS = struct.Struct("=HH").unpack_from
 _SEQ = struct.Struct("=I").unpack_from
-_FLAGS = struct.Struct("=H").pack
 
 NO_STATS = Stats(0, 0, 0)  # pyroute2 puts it into every header
 Marshal = marshal_class(MarshalRtnl)
@@ -347,9 +344,6 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
 
     def exchange(self, data: bytes, seq: int) -> list[Any]:
         """Send a complete request, no dump, and return its answer."""
-        kind, flags = _TYPE_FLAGS(data, 4)
-        if kind in ANSWERED_GETS:
-            data = data[:6] + _FLAGS(flags & ~NLM_F_ACK) + data[8:]
         self.own()
         with self.lock:
             if not self.pending and self.dumping is None:
@@ -357,6 +351,9 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
                 transport = self.socket
                 transport.send(data, self.descriptors(data) if self.relayed else ())
                 answer = transport.recv(self.timeout)
+                short = _codec.short_answer(self.marshal, answer, seq)
+                if short is not None:
+                    return short
                 if len(answer) >= 16 and _SEQ(answer, 8)[0] == seq:
                     messages, enough, failed = self.part(answer, seq, None, None)
                     if failed is not None:

@@ -142,7 +142,7 @@ cdef extern from "<sys/socket.h>" nogil:
 
 
 cdef extern from "<linux/netlink.h>" nogil:
-    int NETLINK_GENERIC, NLA_TYPE_MASK, NLMSG_MIN_TYPE
+    int NETLINK_GENERIC, NLA_TYPE_MASK, NLMSG_MIN_TYPE, NLM_F_ACK
 
 
 cdef extern from "<linux/genetlink.h>" nogil:

@@ -331,7 +331,7 @@ def _request_method(name: str, func: Any) -> Callable[..., Any]:
             if engine.plain and (not dump or UNFILTERED.issuperset(kwarg)):
                 seq = engine.addr_pool.alloc()
                 data = _codec.build(
-                    name, command, kwarg, engine.nlm_echo, seq, engine.owner, engine.strict_check
+                    name, command, kwarg, engine.nlm_echo, seq, engine.owner, engine.strict_check, False
                 )
                 if data is not None:
                     if not dump:

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyroute2.netlink import NLM_F_ACK, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, devlink, nl80211, nlmsg, rtnl
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 from pyroute2.netlink.rtnl.nsidmsg import nsidmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from fastns import _codec
+from fastns import _codec, schema
 
 GENERIC = 16
 
@@ -157,3 +158,38 @@ def test_buffers_of_anything(data: bytes) -> None:
         assert sum(length for _, length in _codec.split(data)) <= len(data)
     except ValueError:
         pass
+
+
+def test_short_answer() -> None:
+    marshal = schema.marshal_class(MarshalRtnl)()
+    plain = message(rtnl.RTM_NEWLINK, 9, bytes(16))
+    assert _codec.short_answer(marshal, plain, 9) is None  # the sockets' own header entries are not set up
+    marshal.header_extra = {"target": "here", "stats": None}
+    (msg,) = _codec.short_answer(marshal, plain, 9)
+    assert isinstance(msg, ifinfmsg)
+    assert (msg["header"]["target"], msg["header"]["error"], msg["event"]) == ("here", None, "RTM_NEWLINK")
+    assert _codec.short_answer(marshal, message(NLMSG_ERROR, 9, struct.pack("i", 0) + bytes(16)), 9) == []
+    for data in (
+        b"",
+        plain[:-1],
+        plain + plain,
+        message(rtnl.RTM_NEWLINK, 8, bytes(16)),
+        plain[:6] + struct.pack("H", 2) + plain[8:],
+        message(NLMSG_ERROR, 9, struct.pack("i", -17) + bytes(16)),
+        message(NLMSG_ERROR, 9, b""),
+        message(NLMSG_DONE, 9, struct.pack("i", 0)),
+        bytearray(plain),
+    ):
+        assert _codec.short_answer(marshal, data, 9) is None
+    assert _codec.short_answer(MarshalRtnl(), plain, 9) is None
+
+
+def test_build_without_acknowledgement() -> None:
+    for kind, command, kwarg, flags in (
+        ("link", "get", {"index": 1}, NLM_F_REQUEST),
+        ("link", "set", {"index": 1}, NLM_F_REQUEST | NLM_F_ACK),
+        ("route", "get", {"dst": "10.0.0.1"}, NLM_F_REQUEST),
+        ("route", "dump", {}, NLM_F_REQUEST | 0x300),
+    ):
+        data = _codec.build(kind, command, kwarg, ack_gets=False)
+        assert struct.unpack_from("H", data, 6) == (flags,)
