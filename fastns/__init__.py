@@ -8,7 +8,9 @@ from fastns.aio import AsyncIPRoute, AsyncNetNS
 from fastns.errors import BatchError, NetlinkDecodeError, NetlinkDumpInterrupted, NetlinkError, ProxyError
 from fastns.ipdb import IPDB
 from fastns.iproute import IPRoute, NetNS
+from fastns.monitor import Lost, ResyncBegin, ResyncEnd
 from fastns.nspopen import NSPopen
+from fastns.pool import Pool
 from fastns.proxy import Proxy
 
 __all__ = [
@@ -17,13 +19,17 @@ __all__ = [
     "AsyncNetNS",
     "BatchError",
     "IPRoute",
+    "Lost",
     "NSPopen",
     "NetNS",
     "NetlinkDecodeError",
     "NetlinkDumpInterrupted",
     "NetlinkError",
+    "Pool",
     "Proxy",
     "ProxyError",
+    "ResyncBegin",
+    "ResyncEnd",
     "install",
     "netns",
     "uninstall",

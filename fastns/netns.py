@@ -24,7 +24,8 @@ import struct
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Optional, TypeVar, Union, cast
 
 from pyroute2 import config
@@ -40,6 +41,7 @@ __all__ = [
     "Watch",
     "attach",
     "create",
+    "create_many",
     "create_socket",
     "dropns",
     "entered",
@@ -53,6 +55,7 @@ __all__ = [
     "popns",
     "pushns",
     "remove",
+    "remove_many",
     "run_in",
     "setns",
     "sysctl",
@@ -305,6 +308,26 @@ def remove(netns: Ref, libc: Any = None) -> None:
     _check_libc(libc, "umount2")
     place = _place(netns)
     _core.ns_unbind(place.directory, place.path, _is_run_dir(place), place.ref)
+
+
+def create_many(names: Iterable[Ref], workers: int = 2) -> None:
+    """`create` for each name, `workers` at a time. All are tried; then the first error is raised, its `failures` all
+    of them by name."""
+    _for_each(create, names, workers)
+
+
+def remove_many(names: Iterable[Ref], workers: int = 2) -> None:
+    """`remove` for each name. Errors as `create_many`."""
+    _for_each(remove, names, workers)
+
+
+def _for_each(func: Callable[[Any], None], names: Iterable[Any], workers: int) -> None:
+    with ThreadPoolExecutor(max(workers, 1)) as executor:
+        futures = {name: executor.submit(func, name) for name in names}
+    failures = {name: error for name, future in futures.items() if (error := future.exception())}
+    for error in failures.values():
+        error.failures = failures  # type: ignore[attr-defined]
+        raise error
 
 
 def listnetns(nspath: Optional[str] = None) -> list[str]:
