@@ -93,6 +93,8 @@ class RelayClient:
 @final
 class RelayChannel:
     @property
+    def nsid(self) -> int | None: ...
+    @property
     def client(self) -> RelayClient: ...
     @property
     def filename(self) -> Any: ...
@@ -124,6 +126,8 @@ class NetlinkSocket:
 
     fd: int
     filename: Any
+    @property
+    def nsid(self) -> int | None: ...
     @property
     def closed(self) -> bool: ...
     def __init__(
