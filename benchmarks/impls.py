@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import subprocess
+import sys
 import sysconfig
 import tempfile
 import threading
@@ -95,6 +96,10 @@ class Impl:
 
     def many(self, prefix: str, count: int) -> tuple[float, int]:
         """Seconds and the number of links: a handle in each of the namespaces `prefix`0…, a dump on each, then close."""
+        raise NotImplementedError
+
+    def ndb(self, prefix: str, count: int) -> tuple[float, int]:
+        """Seconds until pyroute2's NDB has loaded the namespaces `prefix`0…, and how many of their links it knows."""
         raise NotImplementedError
 
 
@@ -309,6 +314,15 @@ class PythonAPI(Impl):
             for handle in handles:
                 handle.close()
 
+    def ndb(self, prefix: str, count: int) -> tuple[float, int]:
+        # in a process of its own: NDB's threads, and what install() changes, end with it
+        script = NDB.format(install="import fastns; fastns.install()" if self.module == "fastns" else "")
+        command = [sys.executable, "-W", "ignore", "-c", script, prefix, str(count)]
+        env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
+        seconds, links = done.stdout.split()
+        return float(seconds), int(links)
+
 
 class FastnsDirect(PythonAPI):
     name = "fastns direct"
@@ -339,6 +353,20 @@ class FastnsDirect(PythonAPI):
             return timed(work)
 
 
+NDB = """
+{install}
+import sys
+from time import perf_counter
+from pyroute2 import NDB
+names = [sys.argv[1] + str(number) for number in range(int(sys.argv[2]))]
+start = perf_counter()
+ndb = NDB(log="critical", sources=[dict(target=name, kind="netns", netns=name) for name in names])
+took = perf_counter() - start
+print(took, sum(record.index > 0 for record in ndb.interfaces.dump()))
+ndb.close()
+"""
+
+
 class FastnsRelay(FastnsDirect):
     name = "fastns relay"
     options: ClassVar[dict[str, Any]] = {"transport": "relay"}
@@ -347,6 +375,8 @@ class FastnsRelay(FastnsDirect):
 
     def proxy_memory(self) -> None:
         return
+
+    ndb = Impl.ndb  # the handles are AsyncIPRoute, whose events come through the proxy in either case
 
 
 class Pyroute2(PythonAPI):

@@ -22,6 +22,7 @@ TITLES = {
     "add_routes_batch": "add routes in a batch, each accounted for (per route)",
     "create_remove": "create + remove a namespace",
     "spawn": "run `true` in a namespace and wait",
+    "ndb": "pyroute2's NDB with {namespaces} namespaces as sources, until loaded",
     "many": "open + get_links in each of {namespaces} namespaces, all held open",
     "storm": "{events} route events at full speed, received with default settings",
     "storm_asleep": "the same, read when the storm is over",

@@ -996,6 +996,7 @@ def test_libc_that_is_one(nsname):
 
 
 PYROUTE2 = ["create", "attach", "remove", "getnsfd", "setns", "pushns", "popns", "dropns", "create_socket"]
+PYROUTE2 = [name for name in PYROUTE2 if hasattr(pyroute2.netns, name)]  # 0.9.4 has no getnsfd
 
 
 def test_mocks(monkeypatch):
