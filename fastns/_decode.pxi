@@ -1318,6 +1318,8 @@ cdef int fill_message(object obj) except -1:
     cdef int left
     if length > PyBytes_GET_SIZE(datagram) - off:
         length = PyBytes_GET_SIZE(datagram) - off
+    if length < HEADER:  # of a request that an error encloses; the header's bytes are there
+        length = HEADER
     data = PyBytes_FromStringAndSize(PyBytes_AS_STRING(datagram) + off, length)
     if slot(obj, O_BUF) != NULL:
         header = <object>slot(obj, O_BUF)
