@@ -1794,7 +1794,7 @@ cdef object error_message(object marshal, Plan p, bytes data, Py_ssize_t off, Py
     slot_set(msg, O_BUF, header)
     if code != 0:
         text = msg.get_attr("NLMSGERR_ATTR_MSG")
-        number = abs(<long>code)
+        number = min(abs(<long>code), 0x7FFFFFFF)  # what strerror() takes
         if number == _errno.ENOBUFS:
             error = OSError(number, text)
         else:
@@ -1866,6 +1866,8 @@ cdef int walk(object marshal, bytes data, list out, bint only, uint32_t seq, bin
         if type != last_type or key_format is not None:
             key = type
             if key_format is not None:
+                if marshal.key_offset + _struct.calcsize(key_format) > min(length, size - off):
+                    raise NetlinkHeaderDecodeError(ValueError(f"message of {length} bytes, without its key"))
                 key = _struct.unpack_from(key_format, data, off + marshal.key_offset)[0]
                 if marshal.key_mask is not None:
                     key &= marshal.key_mask
