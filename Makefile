@@ -24,9 +24,9 @@ run: $(VENV)/built
 test: $(VENV)/test
 	$(ROOTLESS) $(BIN)/pytest $(ARGS)
 
-bench: $(VENV)/test
+bench: $(VENV)/test $(VENV)/old
 	mkdir -p .benchmarks
-	$(ROOTLESS) $(BIN)/pytest benchmarks --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,rounds \
+	FASTNS_BENCH_PYROUTE2_07=$(VENV)/pyroute2-0.7/bin/python $(ROOTLESS) $(BIN)/pytest benchmarks --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,rounds \
 		--benchmark-json=.benchmarks/last.json $(ARGS)
 	$(BIN)/python benchmarks/report.py .benchmarks/last.json
 
@@ -69,6 +69,12 @@ $(VENV)/built: $(VENV)/python $(SOURCES)
 
 $(VENV)/test: $(VENV)/built
 	$(PIP) install 'fastns[test]'
+	@touch $@
+
+# The last release with the relay of pyroute2's own, for the comparison.
+$(VENV)/old: $(VENV)/python
+	$(BIN)/python -m venv --clear $(VENV)/pyroute2-0.7
+	$(VENV)/pyroute2-0.7/bin/python -m pip --disable-pip-version-check -q install pyroute2==0.7.12
 	@touch $@
 
 $(VENV)/lint: $(VENV)/test

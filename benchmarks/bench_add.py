@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from impls import Floor
+from impls import SLOW, Floor
 
 
 def add(measure, method, netns, index, count, rounds):
@@ -15,7 +15,7 @@ def add(measure, method, netns, index, count, rounds):
 
 @pytest.mark.operation("add_routes")
 def bench_add_routes(measure, impl, fresh_wired, small):
-    count = 2 if small else 100 if impl.name == "pyroute2" else 5000
+    count = 2 if small else 100 if impl.name in SLOW else 5000
     add(measure, impl.add_routes, *fresh_wired, count, 5)
 
 

@@ -1,6 +1,7 @@
 """A handle and a dump in each of many namespaces, all held open."""
 
 import pytest
+from impls import SLOW
 
 
 @pytest.mark.operation("many")
@@ -8,7 +9,7 @@ import pytest
 def bench_many_namespaces(measure, benchmark, impl, many):
     prefix, count = many
     benchmark.extra_info["namespaces"] = count
-    slow = impl.name in ("pyroute2", "iproute2")
+    slow = impl.name in (*SLOW, "iproute2")
     assert set(measure(lambda: impl.many(prefix, count), rounds=1 if slow else 5)) == {count}
 
 

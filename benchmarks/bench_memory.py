@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from impls import SLOW
 
 HOLD = """
 import gc, sys
@@ -57,7 +58,7 @@ def run(script, **values):
 def bench_memory_of_held_dump(measure, benchmark, impl, routed, wired, turn):
     netns, count = routed
     benchmark.extra_info["routes"] = count
-    if turn and impl.name == "pyroute2":
+    if turn and impl.name in SLOW:
         pytest.skip("kernel: once is enough")
     answers = measure(lambda: run(HOLD, impl=impl.name, netns=netns, small=wired[0]), rounds=1, warm=False)
     assert answers[0] > count

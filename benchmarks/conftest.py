@@ -20,7 +20,7 @@ from importlib import metadata
 from typing import Any, Callable, Iterator
 
 import pytest
-from impls import Floor, Impl, offering
+from impls import ALL, Elsewhere, Floor, Impl, offering
 from isolation import acquire, need_privilege, privilege
 
 PASSES = int(os.environ.get("FASTNS_BENCH_PASSES", "3"))
@@ -96,6 +96,12 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
         iproute2=(ip.stdout or ip.stderr).strip(),
         as_root=os.geteuid() == 0,
     )
+
+
+def pytest_sessionfinish() -> None:
+    for impl in ALL:
+        if isinstance(impl, Elsewhere):
+            impl.stop()
 
 
 @pytest.fixture(scope="session")

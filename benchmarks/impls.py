@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import json
 import os
 import select
 import socket
@@ -476,8 +477,78 @@ class Subprocess(Impl):
         return timed(lambda: [subprocess.run([TRUE], check=True) for _ in range(count)])
 
 
+class Elsewhere(Impl):
+    """Another release of a library, in a process of its own interpreter that runs the adapter and times it there."""
+
+    name = "pyroute2 0.7"
+    adapter = "pyroute2"
+
+    def __init__(self, python: str) -> None:
+        self.python = python
+        self.process: subprocess.Popen[str] | None = None
+
+    def ask(self, operation: str, *args: Any) -> Any:
+        if self.process is None:
+            self.process = subprocess.Popen(
+                [self.python, "-W", "ignore", __file__, self.adapter],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps([operation, *args]) + "\n")
+        self.process.stdin.flush()
+        answer = json.loads(self.process.stdout.readline())
+        return tuple(answer) if isinstance(answer, list) else answer
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.communicate()
+            self.process = None
+
+    def open_close(self, netns: str, count: int) -> float:
+        return self.ask("open_close", netns, count)
+
+    def link_get(self, netns: str, count: int) -> tuple[float, str]:
+        return self.ask("link_get", netns, count)
+
+    def dump_routes(self, netns: str) -> tuple[float, int]:
+        return self.ask("dump_routes", netns)
+
+    def dump_links(self, netns: str) -> tuple[float, int]:
+        return self.ask("dump_links", netns)
+
+    def add_routes(self, netns: str, first: int, count: int, oif: int) -> float:
+        return self.ask("add_routes", netns, first, count, oif)
+
+    def create_remove(self, name: str, count: int) -> float:
+        return self.ask("create_remove", name, count)
+
+    def spawn(self, netns: str, count: int) -> float:
+        return self.ask("spawn", netns, count)
+
+
+OLD_PYTHON = os.environ.get("FASTNS_BENCH_PYROUTE2_07", "")  # an interpreter that has pyroute2 0.7.12
 ALL: list[Impl] = [Floor(), FastnsDirect(), FastnsRelay(), Pyroute2(), Iproute2(), Subprocess()]
+if OLD_PYTHON:
+    ALL.append(Elsewhere(OLD_PYTHON))
+SLOW = ("pyroute2", "pyroute2 0.7")
 
 
 def offering(operation: str) -> list[Impl]:
     return [impl for impl in ALL if getattr(type(impl), operation) is not getattr(Impl, operation)]
+
+
+def serve(adapter: str) -> None:
+    """One request in, one answer out, for Elsewhere."""
+    impl = next(impl for impl in ALL if impl.name == adapter)
+    out, sys.stdout = sys.stdout, sys.stderr  # what a library prints is no answer
+    for line in sys.stdin:
+        operation, *args = json.loads(line)
+        out.write(json.dumps(getattr(impl, operation)(*args)) + "\n")
+        out.flush()
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
