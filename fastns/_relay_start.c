@@ -284,8 +284,10 @@ static int parent_watch(void)
     pid_t parent = getppid();
 
     /* 0: the parent is in another PID namespace, so only the end of file tells. */
-    if (parent == 0)
+    if (parent == 0) {
+        proxy.config.parent = 0;
         return 0;
+    }
 #ifdef SYS_pidfd_open
     proxy.parent = (int)syscall(SYS_pidfd_open, parent, 0);
 #endif

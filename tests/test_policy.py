@@ -529,3 +529,66 @@ def test_filter_allows_what_the_work_takes_and_little_more(netns_pair, tmp_path)
         "epoll_wait",
     }
     assert table - seen <= others
+
+
+PLAIN = """
+import os, sys
+sys.path.insert(0, {tests!r})
+from relaywire import *
+from fastns.proxy import Proxy
+if os.geteuid() == 0 and len(sys.argv) == 1:
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+with Proxy() as proxy:
+    channel = proxy.open()
+    channel.send(get_link())
+    assert channel.recv(WAIT)
+    channel.close()
+    for name in sys.argv[1:]:
+        for number in range(3):
+            channel = proxy.open(name)
+            link_up(channel)
+            load_routes(channel, 100, first=100 * number)
+            assert len(routes(channel)) >= 100 * (number + 1)
+            channel.close()
+    if len(sys.argv) == 1:
+        other = os.open({other!r}, os.O_RDONLY)
+        try:
+            proxy.open(other)
+            raise SystemExit("entered")
+        except PermissionError as error:
+            assert error.filename == other and "setns" in error.strerror, error
+"""
+
+
+def plain(netns):
+    return PLAIN.format(tests=str(Path(__file__).parent), other=path_of(netns))
+
+
+def test_without_any_privilege(netns):
+    """The namespace one is in works, another is refused by the kernel with the step that failed."""
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", plain(netns)], check=False, capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("own", [[], ["--net"], ["--net", "--pid", "--fork", "--mount-proc"]])
+def test_rootless(netns, own):
+    """In a user namespace, with the network namespace of the parent (no way back: a helper enters) or one's own."""
+    inside = (
+        "mount -t tmpfs none /run && mkdir /run/netns && touch /run/netns/mine && "
+        "unshare --net sh -c 'mount --bind /proc/self/ns/net /run/netns/mine' && exec \"$@\""
+    )
+    unshare = ["unshare", "--user", "--map-root-user", "--mount", *own]
+    if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("kernel: no user namespaces here")
+    done = subprocess.run(
+        [*unshare, "sh", "-c", inside, "sh", sys.executable, "-c", plain(netns), "mine"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
