@@ -220,7 +220,7 @@ static void unmap_around(uintptr_t low, uintptr_t high, const struct keep *spans
     }
 }
 
-static void __attribute__((noinline)) memory_shed(void)
+static void __attribute__((noinline, unused)) memory_shed(void)
 {
     static struct maps m;
     static char identities[FILES][IDENTITY];

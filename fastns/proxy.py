@@ -8,6 +8,7 @@ this process ends, in whatever way.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -15,6 +16,7 @@ import warnings
 import weakref
 from collections.abc import Iterable
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
 from typing import Any, Optional
 
@@ -24,8 +26,7 @@ from fastns import netns as netns_module
 __all__ = ["Proxy", "close_shared", "default", "shared"]
 
 NETLINK_ROUTE = 0
-RING_SIZE = 4 << 20  # requests: pages are used only for what a ring holds
-EVENTS_RING_SIZE = 32 << 20
+RING_SIZE = 32 << 20  # pages are used only for what a ring holds
 RCVBUF = 8 << 20
 
 _lock = threading.RLock()
@@ -122,31 +123,33 @@ class Proxy:
         namespace), EINVAL (no network namespace), EPROTONOSUPPORT (family), EMFILE (descriptors or `max_channels`),
         ENOMEM, EACCES (not within the proxy's policy); ProxyError when the process is gone.
         """
-        name: Optional[bytes] = None
-        nsfd, owned = -1, False
-        filename = ref if pid is None else pid
+        open_channel = partial(
+            self._client.open,
+            filename=ref if pid is None else pid,
+            family=family,
+            rcvbuf=rcvbuf or RCVBUF,
+            sndbuf=sndbuf or 0,
+            groups=groups,
+            portid=portid,
+            ring_size=ring_size or RING_SIZE,
+            ext_ack=bool(ext_ack),
+            strict_check=bool(strict_check),
+            all_ns=bool(all_ns),
+            cap_ack=bool(cap_ack),
+        )
+        if pid is None and not flags & os.O_EXCL and isinstance(ref, (str, bytes)) and _is_name(ref):
+            try:
+                return open_channel(os.fsencode(ref), -1)
+            except OSError as error:
+                # Nothing there, or half made by somebody who is about to mount: the long way makes or explains it.
+                if error.errno != errno.EINVAL and (error.errno != errno.ENOENT or not flags & os.O_CREAT):
+                    raise
         if pid is None and ref is None:
             nsfd, owned = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC), True
-        elif pid is None and flags == 0 and isinstance(ref, (str, bytes)) and _is_name(ref):
-            name = os.fsencode(ref)
         else:
             nsfd, owned = netns_module.open_ref(ref, flags, pid=pid, libc=libc)
         try:
-            return self._client.open(
-                name,
-                nsfd,
-                filename,
-                family=family,
-                rcvbuf=rcvbuf or RCVBUF,
-                sndbuf=sndbuf or 0,
-                groups=groups,
-                portid=portid,
-                ring_size=ring_size or EVENTS_RING_SIZE,
-                ext_ack=bool(ext_ack),
-                strict_check=bool(strict_check),
-                all_ns=bool(all_ns),
-                cap_ack=bool(cap_ack),
-            )
+            return open_channel(None, nsfd)
         finally:
             if owned:
                 os.close(nsfd)
