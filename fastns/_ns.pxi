@@ -492,8 +492,10 @@ cdef class Entered:
     cdef int home
     cdef object thread
 
-    def __cinit__(self, object opener, object ref):
+    def __cinit__(self):
         self.home = -1
+
+    def __init__(self, object opener, object ref):
         self.opener = opener
         self.ref = ref
 
