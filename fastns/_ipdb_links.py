@@ -94,6 +94,7 @@ class Interface(Record):
         self._freeze: Any = None
         self._frozen: Any = None
         self._gone = False
+        self._making = False
         self._spec: dict[str, Any] = {}
         self._deferred: dict[str, Any] = {}
 
@@ -326,10 +327,10 @@ class Interface(Record):
                     fresh[ifinfmsg.nla2name(cell[0])] = cell[1]
         if fresh.get("master") == fresh["index"]:
             fresh["master"] = None
-        for key in tuple(self):
+        self.update(fresh)
+        for key in self:
             if key not in fresh and key not in _link_virtual and key != "peer":
                 dict.__delitem__(self, key)
-        self.update(fresh)
         dict.__setitem__(self, "ipdb_scope", "system")
         if self._ipdb is not None:
             dict.__setitem__(self, "ipaddr", self._ipdb._addresses_of(fresh["index"]))
@@ -477,26 +478,34 @@ class Interface(Record):
                 del spec[key]
         spec.pop("flags", None)
         spec.pop("state", None)  # goes up last, when everything else is in place
-        made = True
-        try:
-            ipdb._ask("link", "add", **spec)
-        except Exception as error:
-            if getattr(error, "code", None) != errno.EEXIST or not self._same_kind(spec):
-                raise _create_failure(error) from error
-            # loading the module of a kind may make a first device of that name (dummy0, bond0)
-            made = False
-        if made:
-            journal.push(self._undo_make, old, spec["ifname"])
-        # a first change of name is part of the creation
         with ipdb._cond:
-            if spec["ifname"] != self["ifname"]:
-                ipdb.interfaces._rename(self, spec["ifname"])
-            if dict.get(self, "ipdb_scope") == "shadow":
-                dict.__setitem__(self, "ipdb_scope", "create")
-        ipdb._settle(
-            lambda: dict.get(self, "ipdb_scope") == "system" and bool(dict.get(self, "index")),
-            lambda: ipdb.interfaces._lookup(spec["ifname"]),
-        )
+            # a first change of name is part of the creation; the message of a new link finds this record by it
+            if dict.get(ipdb.interfaces, spec["ifname"]) not in (None, self):
+                raise CreateException(f"interface {spec['ifname']} exists")
+            ipdb.interfaces._rename(self, spec["ifname"])
+            self._making = True
+        try:
+            made = True
+            try:
+                ipdb._ask("link", "add", **spec)
+            except Exception as error:
+                if getattr(error, "code", None) != errno.EEXIST or not self._same_kind(spec):
+                    raise _create_failure(error) from error
+                # loading the module of a kind may make a first device of that name (dummy0, bond0)
+                made = False
+            if made:
+                journal.push(self._undo_make, old, spec["ifname"])
+            ipdb._settle(
+                lambda: dict.get(self, "ipdb_scope") == "system" and bool(dict.get(self, "index")),
+                lambda: ipdb.interfaces._lookup(spec["ifname"]),
+            )
+        except BaseException:
+            with ipdb._cond:
+                if self["ipdb_scope"] != "system":
+                    ipdb.interfaces._rename(self, old["ifname"])
+            raise
+        finally:
+            self._making = False
         if self["ipdb_scope"] != "system":
             raise _create_failure(CommitException(f"interface {spec['ifname']!r} did not appear"))
         for key in spec:
@@ -876,15 +885,13 @@ class Interfaces(Fields):
                 device._load(msg)
             return device
         if device is None:
-            device = dict.get(self, ifname) if ifname is not None else None
-            known = device.get("index") if device is not None else None
-            if device is not None and known and known != index:
-                if device["ipdb_scope"] == "system":
-                    # the name has a new owner; the old one gets its own next message or is gone
-                    device = None
-                else:
-                    dict.pop(self, known, None)
-            if device is None:
+            # a record of that name is meant only while it is being made; otherwise the name has a new owner, and the
+            # old one gets its own next message or is gone
+            named: Any = dict.get(self, ifname) if ifname is not None else None
+            if named is not None and named._making:
+                dict.pop(self, dict.get(named, "index"), None)
+                device = named
+            else:
                 device = Interface(self._ipdb)
             dict.__setitem__(self, index, device)
         old_master = dict.get(device, "master")

@@ -80,7 +80,23 @@ def _mixed_load(base: type[Exception], kind: type, args: tuple[Any, ...], state:
 _identifier = re.compile("^[A-Za-z_][A-Za-z0-9_]*$")
 
 
-class Fields(dict):  # type: ignore[type-arg]
+class Stable(dict):  # type: ignore[type-arg]
+    """A dictionary that may be iterated while the reader's thread changes it."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.keys())
+
+    def keys(self) -> Any:
+        return list(dict.keys(self))
+
+    def values(self) -> Any:
+        return list(dict.values(self))
+
+    def items(self) -> Any:
+        return list(dict.items(self))
+
+
+class Fields(Stable):
     """A dictionary whose string keys are attributes too; `set_key(value)` sets one and returns the object."""
 
     def __dir__(self) -> list[str]:
@@ -760,8 +776,7 @@ class Record(Fields):
                 return self
             tx = self.global_tx[self.begin()]
         ipdb._check()
-        with self._write_lock:
-            ipdb._apply([(self, tx)])
+        ipdb._apply([(self, tx)])
         return self
 
     # what each kind of record does

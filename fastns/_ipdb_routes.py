@@ -461,8 +461,9 @@ def _route_fields(msg: Any) -> dict[str, Any]:
 class RoutingTable:
     """One routing table. `idx` maps keys to `{"key": key, "route": route}`."""
 
-    def __init__(self, ipdb: IPDB) -> None:
+    def __init__(self, ipdb: IPDB, number: Any = TABLE_MAIN) -> None:
         self._ipdb = ipdb
+        self._number = number
         self.idx: dict[Any, dict[str, Any]] = {}
 
     def _records(self) -> list[dict[str, Any]]:
@@ -528,6 +529,12 @@ class RoutingTable:
             return self.idx.get(RouteKey(*target))
         if isinstance(target, nlmsg_base):
             return self.idx.get(Route.make_key(target))
+        if isinstance(target, str):  # the usual keys first
+            dst = _network(target)
+            for family, priority, tos in ((AF_INET, None, 0), (AF_INET6, IP6_RT_PRIO_USER, None)):
+                record = self.idx.get(RouteKey(dst, self._number, int(family), priority, tos))
+                if record is not None:
+                    return record
         found = self.filter(target, oneshot=True)
         return found[0] if found else None
 
@@ -609,7 +616,9 @@ class Routes:
         number = "mpls" if values.get("family") == AF_MPLS else values.get("table") or TABLE_MAIN
         table = self.tables.get(number)
         if table is None:
-            table = self.tables[number] = (MPLSTable if number == "mpls" else RoutingTable)(self._ipdb)
+            table = self.tables[number] = (MPLSTable if number == "mpls" else RoutingTable)(
+                self._ipdb, number
+            )
         return table
 
     def _known(self, values: Any) -> bool:

@@ -10,7 +10,7 @@ from pyroute2.ipdb import CommitException
 from pyroute2.netlink import nlmsg_base
 from pyroute2.netlink.rtnl.fibmsg import FR_ACT_NAMES, fibmsg
 
-from fastns._ipdb_records import Record, Transaction, _Journal, _network, _prefixlen
+from fastns._ipdb_records import Record, Stable, Transaction, _Journal, _network, _prefixlen
 
 if TYPE_CHECKING:
     from fastns.ipdb import IPDB
@@ -178,7 +178,7 @@ def _rule_fields(msg: Any) -> dict[str, Any]:
     return fresh
 
 
-class Rules(dict):  # type: ignore[type-arg]
+class Rules(Stable):
     """The rules by key; a priority or a dictionary of values finds the first that matches."""
 
     def __init__(self, ipdb: IPDB) -> None:

@@ -36,6 +36,7 @@ import uuid
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pprint import pprint
 from socket import AF_INET, AF_INET6
 from typing import Any
@@ -56,6 +57,7 @@ from fastns._ipdb_records import (
     AddressSet,
     LinkedSet,
     PartialCommitException,
+    Stable,
     Transaction,
     _Journal,
     _mix,
@@ -120,11 +122,10 @@ class IPDB:
             ignore_rtables = ()
         self._ignore_rtables = frozenset((ignore_rtables,) if isinstance(ignore_rtables, int) else ignore_rtables)
         self._cond = threading.Condition(threading.RLock())
-        self._apply_lock = threading.RLock()
         self._release_lock = threading.Lock()
         self._broken: BaseException | None = None
-        self._addresses: dict[int, AddressSet] = {}
-        self._neighbours: dict[int, LinkedSet] = {}
+        self._addresses: dict[int, AddressSet] = Stable()
+        self._neighbours: dict[int, LinkedSet] = Stable()
         self._interfaces = Interfaces(self)
         self._routes = Routes(self)
         self._rules = Rules(self)
@@ -138,6 +139,7 @@ class IPDB:
         self._watchdogs: set[Watchdog] = set()
         self._ensure: list[Callable[[], Any]] = []
         self.fallen: list[Any] = []
+        own = nl is None
         if nl is None:
             from fastns.iproute import IPRoute
 
@@ -151,7 +153,13 @@ class IPDB:
                 self.register_callback(*(item if isinstance(item, (tuple, list)) else (item,)))
             self._reader = _Reader(self)
         except BaseException:
+            if not own:
+                with _users_lock:
+                    _users[nl] += 1  # it stays the caller's
             self.release()
+            if not own:
+                with _users_lock:
+                    _users[nl] -= 1
             raise
 
     # parts
@@ -241,6 +249,8 @@ class IPDB:
         reader = self._reader
         if reader is None or reader.is_current() or self._broken is not None:
             return False
+        if self._cond._is_owned():  # type: ignore[attr-defined]
+            return False  # the reader waits for this very thread
         try:
             return bool(reader.stream.barrier(SYNC_TIMEOUT))
         except OSError:
@@ -702,11 +712,17 @@ class IPDB:
 
     def _apply(self, pairs: list[tuple[Any, Any]], keep: bool = False) -> None:
         """Apply transactions as one: all of them or none."""
+        with ExitStack() as locks:
+            self._apply_locked(pairs, keep, locks)
+
+    def _apply_locked(self, pairs: list[tuple[Any, Any]], keep: bool, locks: ExitStack) -> None:
         journal = _Journal()
         errors: list[Exception] = []
         record: Any = None
         reviews = {tx.uid: self._review_of(record, tx) for record, tx in pairs}
         try:
+            for record, _ in sorted(pairs, key=lambda pair: id(pair[0])):  # always in one order: no deadlock
+                locks.enter_context(record._write_lock)
             for record, tx in pairs:
                 if record["ipdb_scope"] in ("detached", "invalid"):
                     if len(pairs) == 1:
@@ -715,7 +731,7 @@ class IPDB:
                 tx.errors.clear()
                 record._apply(tx, journal)
                 errors.extend(tx.errors)
-        except Exception as cause:
+        except BaseException as cause:
             failures = journal.unwind()
             self._barrier()
             for item, _ in pairs:
@@ -724,6 +740,8 @@ class IPDB:
                         item._reread()
                     except Exception as error:
                         failures.append(error)
+            if not isinstance(cause, Exception):
+                raise
             raised = _mix(CommitException, cause)
             raised.debug = {"review": reviews[tx.uid], "rollback": failures}  # type: ignore[attr-defined]
             if self.txdrop and not keep and tx.uid in record.global_tx:

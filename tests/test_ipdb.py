@@ -406,6 +406,18 @@ def test_rollback_restores_addresses_and_routes_lost_on_the_way(netns, db, wire)
     assert db.routes["10.1.0.0/24"].gateway == "10.9.0.7"
 
 
+def test_interrupted_commit_is_rolled_back(netns, db):
+    link = db.create(kind="ifb", ifname="f0").commit()
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    link.register_commit_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        link.set_mtu(1400).add_ip("10.0.0.1/24").commit()
+    assert link.mtu == 1500 and addresses(netns, "f0") == set() == set(link.ipaddr)
+
+
 def test_bad_address_is_refused_and_nothing_stays(link):
     link.begin()
     link.add_ip("10.0.0.1/24")
@@ -495,6 +507,26 @@ def test_create_rolls_the_link_back(netns, moded):
     assert link.ipdb_scope == "create"
     link.del_ip("1.2.3.400/24").add_ip("1.2.3.4/24").commit()
     assert addresses(netns, "f0") == {("1.2.3.4", 24)}
+
+
+def test_name_taken_between_create_and_commit(netns, db):
+    link = db.create(kind="ifb", ifname="n0", mtu=1400)
+    ip(netns, "link", "add", "n0", "type", "bridge")
+    assert until(lambda: db.by_name["n0"].kind == "bridge")
+    with pytest.raises(CreateException):
+        link.commit()
+    assert db.interfaces.n0.kind == "bridge" and link.ipdb_scope == "create"
+    ip(netns, "link", "del", "n0")
+    assert until(lambda: "n0" not in set(db.by_name))
+    link.commit()
+    assert db.interfaces.n0 is link and link.mtu == 1400
+
+
+def test_create_with_the_peer_elsewhere(netns_pair):
+    main, other = netns_pair
+    with IPDB(nl=NetNS(main)) as db, IPDB(nl=NetNS(other)) as target:
+        db.create(kind="veth", ifname="v0", peer={"ifname": "v1", "net_ns_fd": other}).commit()
+        assert "v0" in db.interfaces and "v1" not in db.interfaces and "v1" in target.interfaces
 
 
 def test_create_veth_and_peer(moded):
@@ -1323,6 +1355,43 @@ def test_missing_namespace(nsname):
 def test_parts_can_be_left_out(netns):
     with IPDB(nl=NetNS(netns), plugins=["interfaces"]) as db:
         assert "lo" in db.interfaces and len(db.routes) == 0 and len(db.rules) == 0
+
+
+def test_commit_while_events_are_held_back(db):
+    with db.exclusive:
+        link = db.create(kind="ifb", ifname="x0").commit()
+        link.set_mtu(1400).up().commit()
+    assert link.mtu == 1400 and link.state == "up"
+
+
+def test_iteration_while_interfaces_come_and_go(netns, db):
+    stop = threading.Event()
+
+    def churn():
+        with NetNS(netns) as ns:
+            while not stop.is_set():
+                ns.link("add", ifname="c0", kind="ifb")
+                ns.link("del", ifname="c0")
+
+    thread = threading.Thread(target=churn)
+    thread.start()
+    try:
+        for _ in range(300):
+            for key in db.interfaces:
+                link = db.interfaces.get(key)
+                if link is not None:
+                    assert {name: link.get(name) for name in link}
+            assert "lo" in list(db.by_name) and db.interfaces.lo.dump() and len(db.ipaddr.items()) >= 0
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_failed_construction_leaves_the_handle_to_its_owner(netns):
+    with NetNS(netns) as handle:
+        with pytest.raises(KeyError):
+            IPDB(nl=handle, callbacks=[(print, "never")])
+        assert handle.get_links()
 
 
 def test_threads_commit_side_by_side(netns, db):
