@@ -1131,6 +1131,14 @@ cdef bytes enc_rest(Buf *buf, object msg, _EncPlan plan, bytearray data, list at
     return bytes(data)
 
 
+def _m_encode(self):
+    encode(self)
+
+
+# what was received, changed and reset is encoded this way too
+LAZY_METHODS["encode"] = _m_encode
+
+
 def _encoding(cls, attribute=None):
     """Whether the class (or its attribute of that name) is encoded without pyroute2's code; for tests."""
     cdef _EncPlan plan = enc_plan(cls)
