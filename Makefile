@@ -24,11 +24,11 @@ run: $(VENV)/built
 test: $(VENV)/test
 	$(ROOTLESS) $(BIN)/pytest $(ARGS)
 
-bench: $(VENV)/test $(VENV)/old
+bench: $(VENV)/bench $(VENV)/old
 	mkdir -p .benchmarks
 	FASTNS_BENCH_PYROUTE2_07=$(VENV)/pyroute2-0.7/bin/python $(ROOTLESS) $(BIN)/pytest benchmarks --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,rounds \
 		--benchmark-json=.benchmarks/last.json $(ARGS)
-	$(BIN)/python benchmarks/report.py .benchmarks/last.json
+	$(BIN)/python benchmarks/report.py .benchmarks/last.json --plots .benchmarks
 
 lint: $(VENV)/lint
 	$(BIN)/ruff check fastns tests benchmarks setup.py
@@ -69,6 +69,10 @@ $(VENV)/built: $(VENV)/python $(SOURCES)
 
 $(VENV)/test: $(VENV)/built
 	$(PIP) install 'fastns[test]'
+	@touch $@
+
+$(VENV)/bench: $(VENV)/test
+	$(PIP) install 'fastns[bench]'
 	@touch $@
 
 # The last release with the relay of pyroute2's own, for the comparison.

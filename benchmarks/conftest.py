@@ -48,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "pytest.PytestUnraisableExceptionWarning",
     ):  # the other libraries' own
         config.addinivalue_line("filterwarnings", f"ignore::{category}")
-    config.addinivalue_line("markers", "operation(name): the adapters' method a benchmark measures")
+    config.addinivalue_line("markers", "operation(name, method=, sizes=): what a benchmark measures")
     if not enabled(config):
         return
     import fastns._core
@@ -66,9 +66,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("operation")
     if marker is None:
         return
-    passes = range(PASSES if enabled(metafunc.config) else 1)
+    small = not enabled(metafunc.config)
+    sizes = marker.kwargs.get("sizes")
+    if sizes:
+        metafunc.parametrize("size", sizes[:1] if small else sizes)
+    passes = range(1 if small or sizes else PASSES)
     metafunc.parametrize("turn", passes, ids=[f"pass{n}" for n in passes])
-    metafunc.parametrize("impl", offering(marker.args[0]), ids=lambda impl: impl.name.replace(" ", "-"))
+    method = marker.kwargs.get("method", marker.args[0])
+    metafunc.parametrize("impl", offering(method), ids=lambda impl: impl.name.replace(" ", "-"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -119,6 +124,8 @@ def measure(
     benchmark._timer = CLOCK
     benchmark.group = request.node.get_closest_marker("operation").args[0]
     benchmark.extra_info.update(impl=impl.name, turn=turn)
+    if "size" in request.fixturenames:
+        benchmark.extra_info["size"] = request.getfixturevalue("size")
 
     def run(work: Callable[[], Any], items: int = 1, rounds: int = 10, warm: bool = True) -> list[Any]:
         answers = []
@@ -221,3 +228,42 @@ def many(small: bool) -> Iterator[tuple[str, int]]:
         lines = "".join(f"netns {command} {prefix}{number}\n" for number in range(count))
         subprocess.run(["ip", "-batch", "-"], input=lines, check=True, text=True, capture_output=True)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.fixture(scope="session")
+def growing_routes() -> Iterator[Callable[[int], str]]:
+    """A namespace with at least that many routes, asked for in rising order."""
+    netns, index = make_wired()
+    have = 0
+
+    def grow(size: int) -> str:
+        nonlocal have
+        if size > have:
+            Floor().add_routes_batch(netns, 0x0B000000 + have, size - have, index)
+            have = size
+        return netns
+
+    yield grow
+    ip("netns", "del", netns)
+
+
+@pytest.fixture(scope="session")
+def growing_links() -> Iterator[Callable[[int], str]]:
+    """A namespace with exactly that many links (an odd number: `lo` and pairs), asked for in rising order."""
+    need_privilege()
+    netns = fresh_name()
+    ip("netns", "add", netns)
+    have = 1
+
+    def grow(size: int) -> str:
+        nonlocal have
+        pairs = range(have // 2, size // 2)
+        lines = "".join(f"link add l{n} type veth peer name m{n}\n" for n in pairs)
+        subprocess.run(
+            ["ip", "-n", netns, "-batch", "-"], input=lines, check=True, text=True, capture_output=True
+        )
+        have = max(have, size)
+        return netns
+
+    yield grow
+    ip("netns", "del", netns)

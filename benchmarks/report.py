@@ -31,6 +31,11 @@ TITLES = {
 }
 
 
+GROWTH = {
+    "growth_routes": ("dump routes", "routes"),
+    "growth_links": ("dump links", "links"),
+    "growth_namespaces": ("open a handle and dump the links in each namespace", "namespaces"),
+}
 SIZES = ("events", "routes", "links", "namespaces")
 COUNTS = ("storm", "storm_asleep")  # their "seconds" are a number, more is better
 MEMORY = ("hold_routes", "proxy_memory")  # their "seconds" are bytes
@@ -40,6 +45,8 @@ def collect(stored: dict[str, Any]) -> dict[str, dict[str, list[float]]]:
     """operation -> library -> seconds per item, every round."""
     rounds: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for bench in stored["benchmarks"]:
+        if bench["group"] in GROWTH:
+            continue
         rounds[bench["group"]][bench["extra_info"]["impl"]] += bench["stats"]["data"]
     return rounds
 
@@ -127,13 +134,51 @@ def update(file: Path, text: str) -> None:
     file.write_text(before + begin + "\n" + text + "\n\n" + end + after, encoding="utf-8")
 
 
+def plots(stored: dict[str, Any], folder: Path) -> None:
+    """One picture for each growth benchmark: median time per item against the number of items."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams["svg.hashsalt"] = "fastns"
+    from matplotlib import pyplot
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for group, (title, unit) in GROWTH.items():
+        lines: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        for bench in stored["benchmarks"]:
+            if bench["group"] == group:
+                point = bench["extra_info"]["size"], 1e6 * bench["stats"]["median"]
+                lines[bench["extra_info"]["impl"]].append(point)
+        if not lines:
+            continue
+        figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
+        for impl, points in lines.items():
+            style = (
+                {"linestyle": "--", "color": "black"} if impl == "floor" else {"marker": "o", "markersize": 4}
+            )
+            axes.plot(*zip(*sorted(points)), label=impl, **style)
+        axes.set(xscale="log", yscale="log", title=title, xlabel=unit, ylabel=f"µs per {unit[:-1]}")
+        axes.grid(True, which="major", alpha=0.3)
+        axes.legend(fontsize="small")
+        for kind in ("svg", "png"):
+            figure.savefig(
+                folder / f"{group}.{kind}", dpi=150, metadata={"Date": None} if kind == "svg" else None
+            )
+        pyplot.close(figure)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", help="what --benchmark-json wrote")
     parser.add_argument("--update", metavar="FILE.md", help="put the table between the file's numbers marks")
+    parser.add_argument(
+        "--plots", metavar="FOLDER", help="write the growth pictures there (needs matplotlib)"
+    )
     args = parser.parse_args()
     with open(args.file, encoding="utf-8") as text:
         stored = json.load(text)
+    if args.plots:
+        plots(stored, Path(args.plots))
     if args.update:
         update(Path(args.update), markdown(rows(stored)) + "\n\n" + environment(stored))
     else:
