@@ -52,7 +52,8 @@ const char *fns_stage_name(uint32_t stage);
 
 enum fns_open_flags {
     FNS_OPEN_EXT_ACK = 1, FNS_OPEN_STRICT = 2, FNS_OPEN_ALL_NSID = 4, FNS_OPEN_CAP_ACK = 8,
-    FNS_OPEN_KNOWN = 15
+    FNS_OPEN_BESIDE = 16,   /* in the namespace of channel `chan`, whatever its name means by now */
+    FNS_OPEN_KNOWN = 31
 };
 
 struct fns_request {
@@ -63,7 +64,7 @@ struct fns_request {
     int32_t a, b;     /* level and option; portid and groups */
 };
 
-struct fns_open {     /* follows the header of FNS_OPEN; a name or one descriptor says where */
+struct fns_open {     /* follows the header of FNS_OPEN; a name, one descriptor or FNS_OPEN_BESIDE says where */
     int32_t family;
     uint32_t flags;
     uint32_t portid, groups;

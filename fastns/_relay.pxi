@@ -16,7 +16,7 @@ cdef extern from "_relay.h" nogil:
         FNS_RING_MAX, FNS_DIR_MAX, FNS_REPLY_MAX, FNS_STAT_COUNT
         FNS_CONFIG_RESTRICTED, FNS_CONFIG_READ_ONLY, FNS_ALLOW, FNS_SEAL, FNS_BUFFER_MAX, FNS_ALLOWED_MAX
         FNS_HELLO, FNS_OPEN, FNS_SETSOCKOPT, FNS_GETSOCKOPT, FNS_GETSOCKNAME, FNS_BIND, FNS_STATS
-        FNS_OPEN_EXT_ACK, FNS_OPEN_STRICT, FNS_OPEN_ALL_NSID, FNS_OPEN_CAP_ACK
+        FNS_OPEN_EXT_ACK, FNS_OPEN_STRICT, FNS_OPEN_ALL_NSID, FNS_OPEN_CAP_ACK, FNS_OPEN_BESIDE
         FNS_SEND, FNS_SEND_MEMFD, FNS_SPACE, FNS_RING_BELL, FNS_STRICT
         FNS_DATA, FNS_OVERRUN, FNS_ERROR, FNS_TRUNCATED, FNS_FOREIGN
     struct fns_request:
@@ -368,8 +368,9 @@ cdef class RelayClient:
             return self.answer(request.id, reply, payload, fds, -1)
 
     def open(self, bytes name, int nsfd, filename, *, int family, uint32_t rcvbuf, uint32_t sndbuf, uint32_t groups,
-             uint32_t portid, uint32_t ring_size, bint ext_ack, bint strict_check, bint all_ns, bint cap_ack):
-        """A new channel in the namespace of that name, or of the descriptor `nsfd` when the name is None."""
+             uint32_t portid, uint32_t ring_size, bint ext_ack, bint strict_check, bint all_ns, bint cap_ack,
+             RelayChannel beside=None):
+        """A new channel in the namespace of that name, of the descriptor `nsfd`, or of the channel `beside`."""
         cdef fns_request request
         cdef fns_open spec
         cdef fns_reply reply
@@ -383,6 +384,9 @@ cdef class RelayClient:
             (FNS_OPEN_EXT_ACK if ext_ack else 0) | (FNS_OPEN_STRICT if strict_check else 0)
             | (FNS_OPEN_ALL_NSID if all_ns else 0) | (FNS_OPEN_CAP_ACK if cap_ack else 0)
         )
+        if beside is not None:
+            spec.flags |= FNS_OPEN_BESIDE
+            request.chan = beside.number
         spec.portid = portid
         spec.groups = groups
         spec.rcvbuf = rcvbuf

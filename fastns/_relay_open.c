@@ -5,6 +5,7 @@
 #include <linux/netlink.h>
 #include <poll.h>
 #include <sched.h>
+#include <linux/sockios.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -288,6 +289,28 @@ static int open_name(const char *name, uint32_t len, struct failure *f)
     return fd < 0 ? failed(f, FNS_AT_OPEN, errno) : fd;
 }
 
+static struct chan *chan_find(uint32_t number)
+{
+    uint32_t index = number & 0xffffu;
+
+    if (index >= proxy.high || proxy.chans[index].sock < 0
+        || (proxy.chans[index].generation & 0xffffu) != number >> 16)
+        return NULL;
+    return &proxy.chans[index];
+}
+
+/* The namespace an open channel is in. It was allowed when that channel was opened, so it is now. */
+static int open_beside(uint32_t number, struct failure *f)
+{
+    struct chan *c = chan_find(number);
+    int fd;
+
+    if (c == NULL)
+        return failed(f, FNS_AT_PROTOCOL, EBADF);
+    fd = ioctl(c->netlink, SIOCGSKNS);
+    return fd < 0 ? failed(f, FNS_AT_OPEN, errno) : fd;
+}
+
 static void op_open(const struct fns_request *rq, const uint8_t *payload, struct fds *fds, struct failure *f)
 {
     struct fns_open o;
@@ -298,7 +321,7 @@ static void op_open(const struct fns_request *rq, const uint8_t *payload, struct
     if (rq->len >= sizeof(o))
         memcpy(&o, payload, sizeof(o));
     if (rq->len < sizeof(o) || rq->len - sizeof(o) != o.name_len || (o.flags & ~(uint32_t)FNS_OPEN_KNOWN) != 0
-        || fds->count != (o.name_len == 0 ? 1u : 0u)) {
+        || (o.name_len != 0 ? 1u : 0u) + fds->count + ((o.flags & FNS_OPEN_BESIDE) != 0 ? 1u : 0u) != 1u) {
         failed(f, FNS_AT_PROTOCOL, EPROTO);
         return;
     }
@@ -313,12 +336,14 @@ static void op_open(const struct fns_request *rq, const uint8_t *payload, struct
         f->err = 0;
         if (o.name_len != 0)
             nsfd = open_name((const char *)payload + sizeof(o), o.name_len, f);
+        else if (fds->count == 0)
+            nsfd = open_beside(rq->chan, f);
         else
             nsfd = fds->fd[0];
         c = NULL;
         if (nsfd >= 0) {
             sock = socket_inside(nsfd, o.family, f);
-            if (o.name_len != 0)
+            if (fds->count == 0)
                 close(nsfd);
             if (sock >= 0)
                 c = chan_create(sock, &o, pair, &memfd, f);
@@ -334,16 +359,6 @@ static void op_open(const struct fns_request *rq, const uint8_t *payload, struct
     proxy.reply.head.chan = chan_index(c) | (c->generation << 16);
     proxy.reply.head.a = c->portid;
     proxy.reply.head.size = c->size;
-}
-
-static struct chan *chan_find(uint32_t number)
-{
-    uint32_t index = number & 0xffffu;
-
-    if (index >= proxy.high || proxy.chans[index].sock < 0
-        || (proxy.chans[index].generation & 0xffffu) != number >> 16)
-        return NULL;
-    return &proxy.chans[index];
 }
 
 static void op_channel(const struct fns_request *rq, const uint8_t *payload, struct failure *f)

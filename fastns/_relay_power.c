@@ -7,6 +7,7 @@
 #include <linux/filter.h>
 #include <linux/nsfs.h>
 #include <linux/seccomp.h>
+#include <linux/sockios.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -92,6 +93,7 @@ static const struct rule rules[] = {
 #endif
     {SYS_openat, 2, NONE_OF, O_WRONLY | O_RDWR | O_CREAT | O_TRUNC},
     {SYS_ioctl, 1, EQUAL, NS_GET_NSTYPE},
+    {SYS_ioctl, 1, EQUAL, SIOCGSKNS},
     {SYS_setns, 1, EQUAL, CLONE_NEWNET},
     {SYS_fstat, 0, ANY, 0},
 #ifdef SYS_newfstatat

@@ -111,13 +111,15 @@ class Proxy:
         all_ns: bool = False,
         cap_ack: bool = False,
         ring_size: int = 0,
+        beside: Optional[_core.RelayChannel] = None,
     ) -> _core.RelayChannel:
         """A netlink socket in a namespace, owned by the proxy. None is the calling thread's namespace.
 
         A plain name is resolved by the proxy, with its rights; paths, descriptors and `pid` by this process.
         `flags`: as for `NetNS`. `rcvbuf`, `sndbuf`: bytes, beyond the system's limits where the proxy may; 0: 8 MiB
         and the kernel's default. `ring_size`: bytes kept for what this process has not read yet, rounded up to a
-        power of two; 0: 32 MiB.
+        power of two; 0: 32 MiB. `beside`: a channel of this proxy, in whose namespace the new one is opened instead
+        of where `ref` says (EPERM from a read-only proxy).
 
         Raises: OSError with the reference as `filename`: ENOENT, EPERM (setns(2): CAP_SYS_ADMIN over the
         namespace), EINVAL (no network namespace), EPROTONOSUPPORT (family), EMFILE (descriptors or `max_channels`),
@@ -137,6 +139,8 @@ class Proxy:
             all_ns=bool(all_ns),
             cap_ack=bool(cap_ack),
         )
+        if beside is not None:
+            return open_channel(None, -1, beside=beside)
         if pid is None and not flags & os.O_EXCL and isinstance(ref, (str, bytes)) and _is_name(ref):
             try:
                 return open_channel(os.fsencode(ref), -1)

@@ -669,8 +669,10 @@ def test_a_handle_outlives_the_name(nsname, transport):
         netns_module.remove(nsname)
         ns.link("add", ifname="still", kind="bridge")
         assert ns.link_lookup(ifname="still")
-        if transport == "direct":
-            ns.bind()
+        netns_module.create(nsname)
+        ns.bind()
+        ns.link("add", ifname="event", kind="bridge")
+        until(ns, lambda m: m.get("ifname") == "event")
 
 
 def test_the_callers_namespace_never_changes(netns, transport):
