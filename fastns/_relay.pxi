@@ -168,6 +168,7 @@ cdef class RelayClient:
     cdef readonly object status
     cdef int owner
     cdef bint reaped
+    cdef bint died              # by itself, before close()
     cdef uint32_t last_id
     cdef object lock
     cdef object __weakref__
@@ -247,6 +248,8 @@ cdef class RelayClient:
             unreaped_add(self.pid)
 
     cdef int check(self) except -1:
+        if self.fd < 0 and self.died:
+            raise self.death("the proxy is closed")
         if self.fd < 0:
             raise OSError(lx.EBADF, "the proxy is closed")
         if self.owner != lx.getpid():
@@ -422,9 +425,10 @@ cdef class RelayClient:
     def close(self):
         """End the proxy and reap it. Its channels die with it. In a forked child only the copy is closed."""
         cdef int fd = self.fd
-        self.fd = -1
         if fd < 0:
             return
+        self.died = self.owner == lx.getpid() and self.hung_up()
+        self.fd = -1
         if self.owner != lx.getpid():
             lx.close(fd)
             return

@@ -741,6 +741,11 @@ def test_killed_while_waiting(proxy, channel):
         assert caught.value.status == signal.SIGKILL
     assert not proxy.alive
     assert proxy.status == signal.SIGKILL
+    proxy.close()  # which does not make it one that was closed
+    for call in (channel.recv, channel.getsockname, proxy.open, proxy.stats):
+        with pytest.raises(ProxyError) as caught:
+            call()
+        assert caught.value.status == signal.SIGKILL
     with Proxy() as other, pytest.raises(TimeoutError):
         made = other.open()
         try:
