@@ -1,6 +1,7 @@
 # make run     build in an environment of its own and show fastns at work on real namespaces
 # make test    the same set-up, then the whole test suite
 # make bench   the benchmarks and their table        make lint   the checks of the source
+# make soak    everything at random for ten minutes: ARGS='--seconds N --seed N --resume FILE'
 # make clean   forget everything made here
 #
 # As root the work happens on this machine's namespaces, as an ordinary user in a user namespace entered for it.
@@ -15,7 +16,7 @@ SOURCES := setup.py pyproject.toml MANIFEST.in README.md LICENSE \
 	$(wildcard fastns/*.py fastns/*.pyx fastns/*.pxi fastns/*.pxd fastns/*.pyi fastns/*.c fastns/*.h))
 ROOTLESS := $(if $(filter 0,$(shell id -u)),,$(BIN)/fastns rootless --)
 
-.PHONY: run test bench lint clean
+.PHONY: run test bench lint soak clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/built
@@ -29,6 +30,9 @@ bench: $(VENV)/bench $(VENV)/old
 	FASTNS_BENCH_PYROUTE2_07=$(VENV)/pyroute2-0.7/bin/python $(ROOTLESS) $(BIN)/pytest benchmarks --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,rounds \
 		--benchmark-json=.benchmarks/last.json $(ARGS)
 	$(BIN)/python benchmarks/report.py .benchmarks/last.json --plots .benchmarks
+
+soak: $(VENV)/test
+	$(ROOTLESS) $(BIN)/python tests/soak.py $(ARGS)
 
 lint: $(VENV)/lint
 	$(BIN)/ruff check fastns tests benchmarks setup.py
