@@ -38,6 +38,13 @@ GENERIC = frozenset(
 )
 UNFILTERED = frozenset(("family", "ext_mask", "dump_flags"))  # of a dump: these go into the request, the rest filters
 BUILT = frozenset(("link", "addr", "route", "neigh", "rule", "fdb"))
+LISTED: dict[str, tuple[str, dict[str, int]]] = {
+    "get_links": ("link", {}),
+    "get_addr": ("addr", {"family": 0}),
+    "get_neighbours": ("neigh", {"family": 0}),
+    "get_rules": ("rule", {"family": 0}),
+    "get_routes": ("route", {"family": 255}),
+}
 PLAIN = frozenset(
     "list_link_kind unregister_link_kind register_link_kind get_pid close_file open_file filter_messages".split()
 )
@@ -345,6 +352,10 @@ def _request_method(name: str, func: Any) -> Callable[..., Any]:
         return run(self, getattr(self.asyncore, name), *argv, **kwarg)
 
     def listing(self: IPRoute, *argv: Any, **kwarg: Any) -> Any:
+        if name in LISTED and not argv and kwarg.keys() <= {"family"}:
+            # What pyroute2's method would ask for, without its way there: a handle's first request is often this.
+            kind, defaults = LISTED[name]
+            return getattr(IPRoute, kind)(self, "dump", **{**defaults, **kwarg})
         bound = getattr(self.asyncore, name)
         if config.nlm_generator:
             return self._generate_with_cleanup(bound, *argv, **kwarg)
