@@ -4,6 +4,9 @@ from fastns cimport _linux as lx
 
 include "_decode.pxi"
 include "_build.pxi"
+include "_build_tables.pxi"
+include "_build_kinds.pxi"
+include "_buffers.pxi"
 include "_batch.pxi"
 include "_encode.pxi"
 include "_table.pxi"
