@@ -183,6 +183,13 @@ cdef class BatchBuffer:
         memcpy(self.data + self.last, &header, sizeof(header))
         return PyBytes_FromStringAndSize(<char *> self.data, self.used)
 
+    def _nearly_full(self):
+        """Whether one more item of up to 4 KiB could make those in the buffer be sent."""
+        return self.pending > 0 and (
+            self.used + 4096 > BATCH_BYTES or self.pending >= self.item_limit
+            or self.cost + FAILURE_COST + REPLY_COST > self.cost_limit
+        )
+
     def _set_room(self, long long room):
         """What of the receive buffer answers may take, should all items of a datagram fail."""
         # The kernel takes one more datagram while the buffer is not full, so the last one needs no room.

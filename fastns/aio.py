@@ -2,6 +2,7 @@
 
 Works on any event loop that has add_reader (asyncio's own, uvloop). No thread per handle: descriptors are watched by
 the loop, and a send, in which the kernel does the request's whole work, runs in the loop's default executor.
+Cancelling whoever waits for a send does not stop it: the next one waits until it is over.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import errno
 import os
 import warnings
 from collections import deque
+from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import pyroute2
@@ -19,15 +22,67 @@ from pyroute2.netlink.rtnl import RTMGRP_DEFAULTS
 from fastns import netns as netns_module
 from fastns._engine import Engine
 from fastns._request import ENDED, INTERRUPTED, Request, Response, request_methods
-from fastns._transport import open_engine
+from fastns._transport import open_engine, socket_settings
+from fastns.batch import Batch, BatchReport
+from fastns.monitor import Monitor
 from fastns.nspopen import NSPopen
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+    from types import TracebackType
 
-__all__ = ["AsyncIPRoute", "AsyncNetNS", "Process", "create_subprocess_exec", "create_subprocess_shell"]
+    from fastns.errors import BatchItemError
+    from fastns.table import Table
+
+__all__ = [
+    "AsyncBatch",
+    "AsyncIPRoute",
+    "AsyncMonitor",
+    "AsyncNetNS",
+    "Process",
+    "create_subprocess_exec",
+    "create_subprocess_shell",
+]
 
 STREAM_LIMIT = 1 << 16
+LOAD_SLICE = 512
+
+
+class OneAtATime:
+    """Runs functions in the loop's executor, one after the other, also when those who wait for them are cancelled."""
+
+    def __init__(self) -> None:
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.lock: asyncio.Lock
+
+    async def acquire(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self.loop is not loop:  # a lock belongs to the loop it has been waited for on
+            self.loop, self.lock = loop, asyncio.Lock()
+        await self.lock.acquire()
+
+    def release(self) -> None:
+        self.lock.release()
+
+    @property
+    def busy(self) -> bool:
+        return self.loop is not None and self.lock.locked()
+
+    async def run(self, func: Callable[..., Any], *args: Any) -> Any:
+        """Call, release afterwards. The caller has acquired."""
+        loop = asyncio.get_running_loop()
+        try:
+            future = loop.run_in_executor(None, func, *args)
+        except BaseException:
+            self.release()
+            raise
+        future.add_done_callback(self.done)
+        return await asyncio.shield(future)
+
+    def done(self, future: asyncio.Future[Any]) -> None:
+        if not future.cancelled():
+            future.exception()  # seen, whether anybody still waits or not
+        self.release()
 
 
 class AsyncRequest(Request):
@@ -41,6 +96,18 @@ class AsyncRequest(Request):
         except BaseException:
             self.cleanup()
             raise
+
+    async def proxy(self) -> bool:
+        """pyroute2's, but off the loop, which a probe would hold for seconds; `batch` is a method of the handle."""
+        engine: AsyncEngine = self.sock
+        local = engine.request_proxy
+        if local is None or (local is engine.local_requests and not local.applies(self.msg)):
+            return False
+        answer = await asyncio.get_running_loop().run_in_executor(None, local.handle, self.msg)
+        if not answer:
+            return False
+        engine.deliver(self.msg_seq, answer)
+        return True
 
     def response(self) -> AsyncResponse:
         return AsyncResponse(self)
@@ -96,7 +163,7 @@ class AsyncEngine(Engine):
     def __init__(self, *args: Any, **kwarg: Any) -> None:
         super().__init__(*args, **kwarg)
         self.waiters: set[asyncio.Future[None]] = set()
-        self.sending: asyncio.Lock | None = None
+        self.sending = OneAtATime()
         self.watched: dict[int, asyncio.AbstractEventLoop] = {}
 
     # ---- waiting ------------------------------------------------------------------------------------------
@@ -157,13 +224,32 @@ class AsyncEngine(Engine):
         self, data: Any, seq: int, dump: bool = False, kernel_filter: bool = False
     ) -> int:
         self.own()
-        if self.sending is None:
-            self.sending = asyncio.Lock()
-        async with self.sending:
+        await self.sending.acquire()
+        try:
             while dump and self.dumping is not None:
                 await self.pump_async()
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(None, self.submit, bytes(data), seq, dump, kernel_filter)
+        except BaseException:
+            self.sending.release()
+            raise
+        return int(await self.sending.run(self.submit, bytes(data), seq, dump, kernel_filter))
+
+    @contextmanager
+    def beside(self) -> Iterator[Engine]:
+        """An engine for blocking use in another thread, in the same namespace: this one's socket is the loop's."""
+        self.own()
+        if self.open_beside is None or self.closed:
+            raise OSError(errno.EBADF, "the handle is closed", self.options["netns"])
+        engine = Engine(
+            self.open_beside(**socket_settings(self.options)),
+            open_events=self.open_events,
+            open_beside=self.open_beside,
+            options=self.options,
+            relayed=self.relayed,
+        )
+        try:
+            yield engine
+        finally:
+            engine.close()
 
     async def conversation_async(
         self, seq: int, terminate: Any, callback: Any, noraise: bool, exception_factory: Any
@@ -295,6 +381,192 @@ for _name, _func in request_methods(AsyncRequest).items():
         setattr(AsyncEngine, _name, _func)
 
 
+class AsyncMonitor(Monitor):
+    """`fastns.monitor.Monitor` of an asynchronous handle: `async with ipr.monitor() as m: async for item in m: ...`."""
+
+    def _read_anew(self) -> None:
+        with self._engine.beside() as self._reader:
+            super()._read_anew()
+
+    async def __aenter__(self) -> AsyncMonitor:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+class AsyncBatch:
+    """`fastns.batch.Batch` of an asynchronous handle: its methods are coroutines, and sending is done off the loop.
+
+    `async with ipr.batch() as b: await b.route("add", dst="10.0.0.0/8", oif=2)`. Leaving the block sends what is left
+    and raises BatchError as the blocking one does; leaving it by an exception, a cancellation included, sends nothing
+    more. `results`, `errors`, `sent`, `count`, `unknown`, `not_sent`, `failed` are the blocking one's, complete once
+    the block is left. Any number of tasks may add to one batch; an item larger than 4 KiB can be sent on the loop.
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self._turn = OneAtATime()
+
+    async def _add(self, method: str, *args: Any, **kwarg: Any) -> None:
+        add = getattr(self._batch, method)
+        if self._turn.busy or self._batch._nearly_full():
+            await self._turn.acquire()
+            if self._batch._nearly_full():
+                await self._turn.run(self._batch.flush)
+                await self._turn.acquire()
+            try:
+                add(*args, **kwarg)
+            finally:
+                self._turn.release()
+        else:
+            add(*args, **kwarg)
+
+    async def link(self, command: Any, **kwarg: Any) -> None:
+        await self._add("link", command, **kwarg)
+
+    async def addr(self, command: Any, **kwarg: Any) -> None:
+        await self._add("addr", command, **kwarg)
+
+    async def route(self, command: Any, **kwarg: Any) -> None:
+        await self._add("route", command, **kwarg)
+
+    async def rule(self, command: Any, **kwarg: Any) -> None:
+        await self._add("rule", command, **kwarg)
+
+    async def neigh(self, command: Any, **kwarg: Any) -> None:
+        await self._add("neigh", command, **kwarg)
+
+    async def fdb(self, command: Any, **kwarg: Any) -> None:
+        await self._add("fdb", command, **kwarg)
+
+    async def tc(self, command: Any, kind: Any = None, index: Any = None, handle: Any = None, **kwarg: Any) -> None:
+        await self._add("tc", command, kind, index, handle, **kwarg)
+
+    async def vlan_filter(self, command: Any, **kwarg: Any) -> None:
+        await self._add("vlan_filter", command, **kwarg)
+
+    async def brport(self, command: Any, **kwarg: Any) -> None:
+        await self._add("brport", command, **kwarg)
+
+    async def message(self, message: Any) -> None:
+        await self._add("message", message)
+
+    async def flush(self) -> None:
+        """Send what waits, and take in what the kernel answers."""
+        await self._off(self._batch.flush)
+
+    async def load(
+        self,
+        iterable: Iterable[Any] | AsyncIterable[Any],
+        progress: Callable[[int, int], Any] | None = None,
+        each: Callable[[int, Any], Any] | None = None,
+    ) -> BatchReport:
+        """`Batch.load`, of an ordinary or asynchronous iterable, a slice at a time.
+
+        `progress` and `each` are called in an executor thread. An ordinary iterable is iterated on the loop.
+        """
+        batch = self._batch
+        finish = not batch._entered
+        batch._entered = True  # or each slice would finish the batch
+        total = BatchReport(0, 0, 0)
+
+        def told(done: int, failed: int) -> None:
+            assert progress is not None
+            progress(sum(total) + done, total.failed + total.unknown + failed)
+
+        try:
+            async for part in slices(iterable):
+                report = await self._off(batch.load, part, told if progress else None, each)
+                total = BatchReport(*(old + new for old, new in zip(total, report)))
+        except BaseException as error:
+            if finish:
+                await self._abandon(error)
+            raise
+        if finish:
+            await self.close()
+        return total
+
+    async def close(self) -> None:
+        """Send what waits and finish; raises BatchError as the blocking one."""
+        await self._off(self._batch.close)
+
+    async def _off(self, func: Callable[..., Any], *args: Any) -> Any:
+        await self._turn.acquire()
+        return await self._turn.run(func, *args)
+
+    async def _abandon(self, error: BaseException) -> None:
+        await self._turn.acquire()  # a datagram may still be under way
+        try:
+            self._batch._abandon(error)
+        finally:
+            self._turn.release()
+
+    async def __aenter__(self) -> AsyncBatch:
+        self._batch.__enter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if value is None:
+            await self.close()
+        else:
+            await self._abandon(value)
+
+    @property
+    def results(self) -> list[Any]:
+        return self._batch.results
+
+    @property
+    def errors(self) -> list[BatchItemError]:
+        return self._batch.errors
+
+    @property
+    def unknown(self) -> list[int]:
+        return self._batch.unknown
+
+    @property
+    def not_sent(self) -> range:
+        return self._batch.not_sent
+
+    @property
+    def failed(self) -> int:
+        return self._batch.failed
+
+    @property
+    def sent(self) -> int:
+        return self._batch.sent
+
+    @property
+    def count(self) -> int:
+        return self._batch.count
+
+    @property
+    def closed(self) -> bool:
+        return self._batch.closed
+
+    def describe(self) -> str:
+        """One sentence: how many items were sent, failed, and were not sent."""
+        return self._batch.describe()
+
+
+async def slices(iterable: Any) -> AsyncIterator[list[Any]]:
+    if hasattr(iterable, "__aiter__"):
+        part: list[Any] = []
+        async for item in iterable:
+            part.append(item)
+            if len(part) == LOAD_SLICE:
+                yield part
+                part = []
+        if part:
+            yield part
+        return
+    iterator = iter(iterable)
+    while part := list(islice(iterator, LOAD_SLICE)):
+        yield part
+
+
 class AsyncIPRoute(AsyncEngine):
     """pyroute2's AsyncIPRoute, in the current namespace or in `netns`: the same arguments as `fastns.IPRoute`.
 
@@ -334,6 +606,43 @@ class AsyncIPRoute(AsyncEngine):
     ) -> None:
         options = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         open_engine(super().__init__, options)
+
+    def monitor(
+        self,
+        groups: int | Iterable[int] | None = None,
+        resync: bool | float = False,
+        all_ns: bool = False,
+        *,
+        initial: bool = False,
+        rcvbuf: int = 0,
+        ring_size: int = 0,
+    ) -> AsyncMonitor:
+        """Events as they happen, without silent loss: arguments and items as `IPRoute.monitor`."""
+        return AsyncMonitor(
+            self,
+            groups=groups,
+            resync=resync,
+            all_ns=all_ns,
+            initial=initial,
+            rcvbuf=rcvbuf,
+            ring_size=ring_size,
+        )
+
+    def batch(  # type: ignore[override]
+        self, *, errors: str = "raise", chunk: int | None = None, echo: bool | None = None
+    ) -> AsyncBatch:
+        """Many requests at a time, each accounted for: arguments as `IPRoute.batch`, methods are coroutines."""
+        return AsyncBatch(Batch(self, errors=errors, chunk=chunk, echo=echo))
+
+    async def table(self, kind: str, /, **filters: Any) -> Table:
+        """A dump in columns, made off the loop over a socket of its own: arguments as `IPRoute.table`."""
+        from fastns.table import dump
+
+        def read() -> Table:
+            with self.beside() as engine:
+                return dump(engine, kind, filters)
+
+        return await asyncio.get_running_loop().run_in_executor(None, read)
 
     async def __aenter__(self) -> AsyncIPRoute:
         return self

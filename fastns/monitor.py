@@ -111,7 +111,7 @@ class Monitor:
             raise ValueError(f"resync {resync!r} is negative")
         if all_ns and (resync is not False or initial):
             raise ValueError("resync reads the handle's own namespace: it and all_ns exclude each other")
-        self._engine = engine
+        self._engine = self._reader = engine
         self._all_ns = all_ns
         self._resync = resync is not False
         self._interval = INTERVAL if isinstance(resync, bool) else float(resync)
@@ -139,6 +139,7 @@ class Monitor:
         self._lock = threading.Lock()
         self._waiting = 0
         self._poller: Any = None
+        self._reading: asyncio.Future[None] | None = None
         self._closed = False
 
     # ---- taking items -------------------------------------------------------------------------------------
@@ -184,8 +185,16 @@ class Monitor:
                 return self._items.popleft()
             if self._closed:
                 raise StopAsyncIteration
-            if self._due is not None and time.monotonic() >= self._due:
-                await loop.run_in_executor(None, self._read_anew)
+            if self._reading is not None or (self._due is not None and time.monotonic() >= self._due):
+                # Goes on if this wait is cancelled, and the next one waits for it: nothing may come in between.
+                if self._reading is None:
+                    self._reading = loop.run_in_executor(None, self._read_anew)
+                reading = self._reading
+                try:
+                    await asyncio.shield(reading)
+                finally:
+                    if reading.done():
+                        self._reading = None
                 continue
             try:
                 if self._receive():
@@ -263,7 +272,7 @@ class Monitor:
         self._items.append(ResyncEnd(self.kinds, complete, time.time()))
 
     def _dump(self, kind: str, family: int) -> list[Any]:
-        engine = self._engine
+        engine = self._reader
         seq = engine.addr_pool.alloc()
         if kind == "qdisc":
             data = struct.pack("=IHHII20x", 36, 38, 0x301, seq, 0)

@@ -9,13 +9,14 @@ import importlib.util
 import os
 import signal
 import sys
+import threading
 from subprocess import DEVNULL, PIPE
 
 import pyroute2
 import pytest
 from test_iproute import FakeKernel, done, plain, route
 
-from fastns import NetlinkError, NetNS
+from fastns import BatchError, NetlinkError, NetNS, ResyncBegin, ResyncEnd
 from fastns import netns as netns_module
 from fastns.aio import AsyncIPRoute, AsyncNetNS, create_subprocess_exec, create_subprocess_shell
 
@@ -222,5 +223,198 @@ def test_processes(netns, run):
             await create_subprocess_exec(netns, "/nonexistent/program")
         with pytest.raises(FileNotFoundError):
             await create_subprocess_exec("no-such-namespace", sys.executable)
+
+    run(main())
+
+
+# ---- monitors, batches, tables ---------------------------------------------------------------------------------
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("way", ["auto", "direct", "relay"])
+def test_monitor_with_resync(netns, way, run):
+    async def main():
+        async with AsyncNetNS(netns, transport=way) as ns, ns.monitor(resync=True, initial=True) as monitor:
+            # Somebody waits on the handle's socket while the state is read in another thread.
+            busy = asyncio.ensure_future(ask(ns))
+            names, ends = [], 0
+            await ns.link("add", ifname="m0", kind="bridge")
+            async for item in monitor:
+                if isinstance(item, ResyncEnd):
+                    assert item.complete
+                    ends += 1
+                elif not isinstance(item, ResyncBegin) and item.get("ifname"):
+                    names.append(item.get("ifname"))
+                if ends and "m0" in names:
+                    break
+            assert "lo" in names
+            with pytest.raises(asyncio.TimeoutError):
+                while True:  # until nothing comes any more, which cancels the wait
+                    await asyncio.wait_for(monitor.__anext__(), 0.05)
+            await ns.link("add", ifname="m1", kind="bridge")
+            async for item in monitor:
+                if item.get("ifname") == "m1":
+                    break
+            busy.cancel()
+            await asyncio.gather(busy, return_exceptions=True)
+            assert (await ns.link("get", ifname="m1"))[0].get("ifname") == "m1"
+        assert monitor.closed
+
+    async def ask(ns):
+        while True:
+            assert [x async for x in await ns.get_links()]
+            await asyncio.sleep(0)
+
+    run(main())
+
+
+@pytest.mark.root
+def test_batch(netns, transport, run):
+    async def main():
+        async with AsyncNetNS(netns, transport=transport) as ns:
+            await ns.link("set", index=1, state="up")
+            async with ns.batch() as batch:
+
+                async def add(high):
+                    for low in range(250):
+                        await batch.route("add", dst=f"10.0.{high}.{low}/32", oif=1)
+
+                await asyncio.gather(*(add(high) for high in range(10)))
+                assert 0 < batch.sent <= batch.count == 2500
+            assert batch.results == [()] * 2500
+            assert batch.closed and batch.failed == 0 and not batch.unknown and not batch.not_sent
+            table = await ns.table("route", oif=1, type=1)
+            assert len(table) == 2500
+
+            with pytest.raises(BatchError) as caught:
+                async with ns.batch() as batch:
+                    await batch.route("del", dst="10.0.0.0/32", oif=1)
+                    await batch.route("del", dst="10.99.0.0/32", oif=1)
+                    await batch.addr("add", index=1, address="10.1.0.1", prefixlen=24)
+            assert [(e.index, e.code) for e in caught.value.errors] == [(1, errno.ESRCH)]
+            assert [x.get("address") async for x in await ns.get_addr(index=1, family=2)][-1] == "10.1.0.1"
+
+            with pytest.raises(ZeroDivisionError):
+                async with ns.batch() as batch:
+                    await batch.rule("add", table=10, priority=100)
+                    1 / 0  # noqa: B018
+            assert batch.count == 1 and batch.sent == 0
+            assert not [x async for x in await ns.get_rules(priority=100)]
+
+            async with ns.batch(errors="collect") as batch:
+                await batch.tc("add", "pfifo_fast", 1)
+                await batch.tc("add", "pfifo_fast", 4242)
+                await batch.flush()
+                assert batch.sent == 2
+            assert [getattr(x, "code", x) for x in batch.results] == [(), errno.ENODEV]
+
+    run(main())
+
+
+@pytest.mark.root
+def test_batch_of_an_iterable(netns, run):
+    async def produce():
+        for number in range(1200):
+            await asyncio.sleep(0)
+            yield "route", "add", {"dst": f"10.1.{number // 256}.{number % 256}/32", "oif": 1}
+
+    async def main():
+        async with AsyncNetNS(netns, transport="direct") as ns:
+            await ns.link("set", index=1, state="up")
+            seen, failed = [], []
+            report = await ns.batch().load(produce(), progress=lambda done, wrong: seen.append((done, wrong)))
+            assert report == (1200, 0, 0)
+            assert seen == sorted(seen) and seen[-1] == (1200, 0)
+            batch = ns.batch(errors="collect")
+            again = [("route", "add", {"dst": f"10.1.0.{number}/32", "oif": 1}) for number in range(3)]
+            assert await batch.load(again, each=lambda index, error: failed.append((index, error.code))) == (0, 3, 0)
+            assert failed == [(index, errno.EEXIST) for index in range(3)]
+            with pytest.raises(BatchError):
+                await ns.batch().load(again)
+            with pytest.raises(ValueError, match="nonsense"):
+                await ns.batch().load([("nonsense", "add", {})])
+
+    run(main())
+
+
+@pytest.mark.root
+def test_cancelled_batch(netns, transport, run):
+    async def main():
+        async with AsyncNetNS(netns, transport=transport) as ns:
+            await ns.link("set", index=1, state="up")
+            batch = ns.batch()
+
+            async def fill():
+                async with batch:
+                    number = 0
+                    while True:
+                        a, b = divmod(number % 65536, 256)
+                        await batch.route("replace", dst=f"10.2.{a}.{b}/32", oif=1)
+                        number += 1
+
+            filling = asyncio.ensure_future(fill())
+            while not batch.sent:
+                await asyncio.sleep(0.01)
+            filling.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await filling
+            assert batch.closed
+            sent = batch.sent
+            routes = [x async for x in await ns.get_routes(family=2, oif=1, type=1)]
+            assert len(routes) == min(sent, 65536)
+
+    run(main())
+
+
+def test_a_cancelled_send_still_keeps_its_turn(run):
+    gate = threading.Event()
+
+    async def main():
+        async with AsyncIPRoute(use_socket=FakeKernel(lambda attempt, seq: [route(seq, 2), done(seq)])) as ipr:
+            send = ipr.transport.sock.send
+            order = []
+
+            def slow(data):
+                order.append("begin")
+                gate.wait(10)
+                order.append("end")
+                return send(data)
+
+            ipr.transport.sock.send = slow
+            first = asyncio.ensure_future(ipr.route("dump"))
+            while not order:
+                await asyncio.sleep(0)
+            first.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await first
+            second = asyncio.ensure_future(ipr.route("dump"))
+            await asyncio.sleep(0.02)
+            assert order == ["begin"]
+            gate.set()
+            assert len([x async for x in await second]) == 1
+            assert order == ["begin", "end"] * 2
+
+    run(main())
+
+
+@pytest.mark.root
+def test_a_probe_does_not_hold_the_loop(netns, run):
+    async def main():
+        async with AsyncNetNS(netns, transport="direct") as ns:
+            await ns.link("set", index=1, state="up")
+            ticks = 0
+
+            async def tick():
+                nonlocal ticks
+                while True:
+                    ticks += 1
+                    await asyncio.sleep(0)
+
+            ticking = asyncio.ensure_future(tick())
+            await ns.probe("add", kind="ping", dst="127.0.0.1", timeout=10)
+            ticking.cancel()
+            assert ticks > 1
+            await ns.link("add", ifname="tap0", kind="tuntap", mode="tap")
+            assert await ns.link_lookup(ifname="tap0")
 
     run(main())
