@@ -502,7 +502,6 @@ static int fns_export_group(struct ArrowArray *array, struct fns_table *table, c
 
 static int fns_export_column(struct ArrowArray *array, struct fns_table *table, int number, int text)
 {
-    static const uint8_t nothing[8];
     const struct fns_column *column = &table->column[number];
     const struct fns_spec *spec = &table->plan->spec[number];
     struct fns_array_store *store;
@@ -525,7 +524,7 @@ static int fns_export_column(struct ArrowArray *array, struct fns_table *table, 
         store->buffers[1] = column->values;
     } else {
         store->buffers[1] = column->offsets;
-        store->buffers[2] = column->data ? column->data : nothing;
+        store->buffers[2] = column->data;
     }
     return 0;
 }

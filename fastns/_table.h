@@ -54,6 +54,8 @@ struct fns_plan {
     int16_t inner;            /* attribute that is level 1, -1: none */
     int16_t rest;             /* column of attributes that have none */
     int columns;
+    int fields;
+    int16_t field[FNS_COLUMNS];  /* the columns that come from the message's header */
     struct fns_spec spec[FNS_COLUMNS];
     int16_t first[FNS_LEVELS][FNS_ATTRS];
 };
@@ -65,6 +67,8 @@ struct fns_condition {
     uint8_t value[64];
 };
 
+/* Most columns of most tables hold nothing at all. They get memory with their first value, or at the end, when it
+ * is of zero pages nobody touches. */
 struct fns_column {
     uint8_t *values;          /* fixed width */
     int32_t *offsets;
@@ -78,6 +82,8 @@ struct fns_table {
     _Atomic long refs;
     struct fns_plan *plan;
     int64_t rows, room;
+    int texts;                    /* columns of bytes that have memory */
+    int16_t text[FNS_COLUMNS];
     struct fns_column column[];
 };
 
@@ -125,6 +131,7 @@ static int fns_plan_add(struct fns_plan *plan, const char *name, int type, int w
 
     if (plan->columns == FNS_COLUMNS || width < 0 || width > 8 || level < 0 || level >= FNS_LEVELS ||
         attr >= FNS_ATTRS || field + field_width > plan->header || field_width > width || at < 0 || at > 4096 ||
+        (type == FNS_INT && field_width && field_width < width) ||
         (type <= FNS_FLAG) != (width > 0))
         return -1;
     spec->name = strdup(name);
@@ -138,6 +145,8 @@ static int fns_plan_add(struct fns_plan *plan, const char *name, int type, int w
     spec->attr = (int16_t)attr;
     spec->at = (uint16_t)at;
     spec->next = -1;
+    if (field >= 0)
+        plan->field[plan->fields++] = (int16_t)plan->columns;
     if (attr >= 0) {
         spec->next = plan->first[level][attr];
         plan->first[level][attr] = (int16_t)plan->columns;
@@ -162,29 +171,59 @@ static void fns_table_put(struct fns_table *table)
     free(table);
 }
 
+/* Memory for a column that has none, all rows null. */
+static int fns_live(struct fns_table *table, int number)
+{
+    struct fns_column *column = &table->column[number];
+    size_t width = table->plan->spec[number].width, room = (size_t)table->room;
+
+    column->valid = calloc((room + 7) / 8, 1);
+    if (width) {
+        column->values = calloc(room, width);
+    } else {
+        column->offsets = calloc(room + 1, sizeof(int32_t));
+        column->data = malloc(64);
+        column->room = 64;
+    }
+    if (column->valid == NULL || (width ? column->values == NULL : column->offsets == NULL || column->data == NULL)) {
+        free(column->valid);
+        free(column->values);
+        free(column->offsets);
+        free(column->data);
+        memset(column, 0, sizeof *column);
+        return -ENOMEM;
+    }
+    if (!width)
+        table->text[table->texts++] = (int16_t)number;
+    return 0;
+}
+
+static int fns_grow(void *pointer, size_t old, size_t size)
+{
+    uint8_t **memory = pointer, *more = realloc(*memory, size);
+
+    if (more == NULL)
+        return -ENOMEM;
+    memset(more + old, 0, size - old);
+    *memory = more;
+    return 0;
+}
+
 static int fns_grow_rows(struct fns_table *table, int64_t room)
 {
+    size_t old = (size_t)table->room, size = (size_t)room;
+
     for (int i = 0; i < table->plan->columns; i++) {
         struct fns_column *column = &table->column[i];
-        size_t width = table->plan->spec[i].width, bits = ((size_t)room + 7) / 8, old = ((size_t)table->room + 7) / 8;
-        void *more;
+        size_t width = table->plan->spec[i].width;
 
-        if (width) {
-            if ((more = realloc(column->values, (size_t)room * width)) == NULL)
-                return -ENOMEM;
-            column->values = more;
-            memset(column->values + (size_t)table->room * width, 0, (size_t)(room - table->room) * width);
-        } else {
-            if ((more = realloc(column->offsets, ((size_t)room + 1) * sizeof(int32_t))) == NULL)
-                return -ENOMEM;
-            column->offsets = more;
-            if (table->room == 0)
-                column->offsets[0] = 0;
-        }
-        if ((more = realloc(column->valid, bits)) == NULL)
+        if (column->valid == NULL)
+            continue;
+        /* A bitmap that is longer than it has to be is none the worse, should the next one fail. */
+        if (fns_grow(&column->valid, (old + 7) / 8, (size + 7) / 8) ||
+            (width ? fns_grow(&column->values, old * width, size * width)
+                   : fns_grow(&column->offsets, (old + 1) * sizeof(int32_t), (size + 1) * sizeof(int32_t))))
             return -ENOMEM;
-        column->valid = more;
-        memset(column->valid + old, 0, bits - old);
     }
     table->room = room;
     return 0;
@@ -199,17 +238,19 @@ static struct fns_table *fns_table_new(struct fns_plan *plan, int64_t room)
     table->refs = 1;
     table->plan = plan;
     atomic_fetch_add(&plan->refs, 1);
-    if (fns_grow_rows(table, room < 8 ? 8 : (room + 7) & ~(int64_t)7)) {
-        fns_table_put(table);
-        return NULL;
-    }
+    table->room = room < 8 ? 8 : (room + 7) & ~(int64_t)7;
+    for (int i = 0; i < plan->fields; i++)
+        if (fns_live(table, plan->field[i])) {
+            fns_table_put(table);
+            return NULL;
+        }
     return table;
 }
 
 static int fns_append(struct fns_column *column, const void *data, size_t length)
 {
     if (length > column->room - column->used) {
-        size_t room = column->room ? column->room * 2 : 1024;
+        size_t room = column->room * 2;
         void *more;
         while (room - column->used < length)
             room *= 2;
@@ -254,6 +295,8 @@ static int fns_fill(struct fns_table *table, int16_t first, const uint8_t *paylo
         const struct fns_spec *spec = &table->plan->spec[i];
         struct fns_column *column = &table->column[i];
 
+        if (column->valid == NULL && fns_live(table, i))
+            return -ENOMEM;
         if (spec->width) {
             uint8_t *to = column->values + (size_t)row * spec->width;
             if (spec->field < 0 && fns_bit(column->valid, row)) {
@@ -308,6 +351,8 @@ static int fns_rest(struct fns_table *table, const uint8_t *attr, size_t length)
     if (table->plan->rest < 0)
         return 0;
     column = &table->column[table->plan->rest];
+    if (column->valid == NULL && fns_live(table, table->plan->rest))
+        return -ENOMEM;
     fns_bit_set(column->valid, table->rows);
     if ((err = fns_append(column, attr, length)))
         return err;
@@ -359,7 +404,7 @@ static int fns_holds(const struct fns_table *table, const struct fns_condition *
     int64_t row = table->rows;
     size_t width = table->plan->spec[condition->column].width;
 
-    if (!fns_bit(column->valid, row))
+    if (column->valid == NULL || !fns_bit(column->valid, row))
         return condition->is_null;
     if (condition->is_null)
         return 0;
@@ -376,6 +421,8 @@ static void fns_undo(struct fns_table *table)
     for (int i = 0; i < table->plan->columns; i++) {
         struct fns_column *column = &table->column[i];
         size_t width = table->plan->spec[i].width;
+        if (column->valid == NULL)
+            continue;
         column->valid[row >> 3] = (uint8_t)(column->valid[row >> 3] & ~(1u << (row & 7)));
         if (width)
             memset(column->values + (size_t)row * width, 0, width);
@@ -398,16 +445,16 @@ static int fns_row(struct fns_table *table, const uint8_t *data, size_t length, 
         return 0;
     if (row == table->room && (err = fns_grow_rows(table, table->room * 2)))
         return err;
-    for (int i = 0; i < plan->columns; i++) {
+    for (int n = 0; n < plan->fields; n++) {
+        int i = plan->field[n];
         const struct fns_spec *spec = &plan->spec[i];
-        if (spec->field >= 0) {
-            uint8_t *to = table->column[i].values + (size_t)row * spec->width;
-            const uint8_t *from = data + NLMSG_HDRLEN + spec->field;
+        uint8_t *to = table->column[i].values + (size_t)row * spec->width;
+        const uint8_t *from = data + NLMSG_HDRLEN + spec->field;
+        if (spec->field_width == 1)
+            *to = *from;
+        else
             memcpy(to, from, spec->field_width);
-            if (spec->type == FNS_INT && spec->field_width < spec->width && from[spec->field_width - 1] & 0x80)
-                memset(to + spec->field_width, 0xff, (size_t)(spec->width - spec->field_width));
-            fns_bit_set(table->column[i].valid, row);
-        }
+        fns_bit_set(table->column[i].valid, row);
     }
     for (; (one = fns_attr(data, at, length, &type)); at += (one + 3) & ~(size_t)3)
         if ((err = fns_take_attr(table, data, at, one, type)) < 0)
@@ -417,9 +464,10 @@ static int fns_row(struct fns_table *table, const uint8_t *data, size_t length, 
             fns_undo(table);
             return 0;
         }
-    for (int i = 0; i < plan->columns; i++)
-        if (!plan->spec[i].width)
-            table->column[i].offsets[row + 1] = (int32_t)table->column[i].used;
+    for (int n = 0; n < table->texts; n++) {
+        struct fns_column *column = &table->column[table->text[n]];
+        column->offsets[row + 1] = (int32_t)column->used;
+    }
     table->rows++;
     return 0;
 undo:
@@ -427,15 +475,29 @@ undo:
     return err;
 }
 
-static void fns_table_finish(struct fns_table *table)
+static int fns_table_finish(struct fns_table *table)
 {
+    int64_t bytes = (table->rows + 7) / 8;
+
     for (int i = 0; i < table->plan->columns; i++) {
         struct fns_column *column = &table->column[i];
-        int64_t set = 0;
-        for (int64_t byte = 0; byte < (table->rows + 7) / 8; byte++)
+        int64_t set = 0, byte = 0;
+        if (column->valid == NULL) {
+            if (fns_live(table, i))
+                return -ENOMEM;
+            column->nulls = table->rows;
+            continue;
+        }
+        for (; byte + 8 <= bytes; byte += 8) {
+            uint64_t word;
+            memcpy(&word, column->valid + byte, sizeof word);
+            set += __builtin_popcountll(word);
+        }
+        for (; byte < bytes; byte++)
             set += __builtin_popcount(column->valid[byte]);
         column->nulls = table->rows - set;
     }
+    return 0;
 }
 
 /* The rows of these numbers, all of them within the table, as a table of their own. NULL: no memory. */
@@ -450,6 +512,12 @@ static struct fns_table *fns_table_take(const struct fns_table *from, const int6
         const struct fns_column *in = &from->column[i];
         struct fns_column *out = &to->column[i];
         size_t width = from->plan->spec[i].width;
+        if (in->nulls == from->rows)
+            continue;
+        if (out->valid == NULL && fns_live(to, i)) {
+            fns_table_put(to);
+            return NULL;
+        }
         for (int64_t n = 0; n < count; n++) {
             int64_t row = rows[n];
             if (fns_bit(in->valid, row))
@@ -466,7 +534,10 @@ static struct fns_table *fns_table_take(const struct fns_table *from, const int6
             }
         }
     }
-    fns_table_finish(to);
+    if (fns_table_finish(to)) {
+        fns_table_put(to);
+        return NULL;
+    }
     return to;
 }
 

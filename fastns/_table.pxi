@@ -66,7 +66,7 @@ cdef extern from "_arrow.h":
     fns_table *fns_table_new(fns_plan *plan, int64_t room) nogil
     void fns_table_put(fns_table *table) nogil
     int fns_row(fns_table *table, const uint8_t *data, size_t length, const fns_condition *conditions, int count) nogil
-    void fns_table_finish(fns_table *table) nogil
+    int fns_table_finish(fns_table *table) nogil
     fns_table *fns_table_take(const fns_table *table, const int64_t *rows, int64_t count) nogil
     int fns_bit(const uint8_t *bits, int64_t at) nogil
     size_t fns_address_text(const uint8_t *address, size_t length, int type, char *to) nogil
@@ -229,7 +229,8 @@ cdef class Columns:
             PyBuffer_Release(&view)
 
     def _finish(self):
-        fns_table_finish(self.table)
+        if fns_table_finish(self.table):
+            raise MemoryError()
         self.finished = True
 
     cdef Columns wrap(self, fns_table *table):
