@@ -20,7 +20,7 @@ trace = switch("FASTNS_TRACE")
 sanitize = switch("FASTNS_SANITIZE")
 coverage = switch("FASTNS_COVERAGE")
 
-compile_args = ["-O2", "-fvisibility=hidden", "-Wall", "-Wextra"]
+compile_args = ["-O2", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra"]
 link_args = []
 macros = []
 if trace:
