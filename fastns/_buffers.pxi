@@ -204,7 +204,7 @@ def scan_acks(data):
 def short_answer(marshal, data, uint32_t seq):
     """The messages of an answer that is one datagram with one message: the usual one to a request that is no dump.
 
-    An empty list for an acknowledgement. None for anything else (an error, several messages, another sequence
+    That includes the acknowledgement, as in pyroute2. None for anything else (an error, several messages, another sequence
     number, a marshal with ways of its own): then the answer has to be taken apart by the marshal.
     """
     cdef lx.nlmsghdr header
@@ -220,8 +220,9 @@ def short_answer(marshal, data, uint32_t seq):
         if length < 20:
             return None
         memcpy(&code, PyBytes_AS_STRING(data) + 16, 4)
-        return [] if code == 0 else None
-    if header.nlmsg_type < lx.NLMSG_MIN_TYPE or header.nlmsg_flags & lx.NLM_F_MULTI:
+        if code != 0:
+            return None
+    elif header.nlmsg_type < lx.NLMSG_MIN_TYPE or header.nlmsg_flags & lx.NLM_F_MULTI:
         return None
     messages = []
     parse(marshal, data, messages, seq)

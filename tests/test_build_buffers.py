@@ -168,7 +168,8 @@ def test_short_answer() -> None:
     (msg,) = _codec.short_answer(marshal, plain, 9)
     assert isinstance(msg, ifinfmsg)
     assert (msg["header"]["target"], msg["header"]["error"], msg["event"]) == ("here", None, "RTM_NEWLINK")
-    assert _codec.short_answer(marshal, message(NLMSG_ERROR, 9, struct.pack("i", 0) + bytes(16)), 9) == []
+    (ack,) = _codec.short_answer(marshal, message(NLMSG_ERROR, 9, struct.pack("i", 0) + bytes(16)), 9)
+    assert ack["error"] == 0 and ack["header"]["error"] is None
     for data in (
         b"",
         plain[:-1],

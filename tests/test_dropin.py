@@ -257,6 +257,42 @@ def test_handles_in_namespaces(installed, no_child, netns):
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("echo", [False, True])
+def test_what_requests_return(netns_pair, echo):
+    """Acknowledgements and echoed objects included."""
+    original = pyroute2.IPRoute
+
+    def answers(cls, netns):
+        with cls(netns=netns, nlm_echo=echo) as ipr:
+            requests = [
+                (ipr.link, "add", {"ifname": "a0", "kind": "ifb", "index": 7}),
+                (ipr.link, "set", {"index": 7, "state": "up"}),
+                (ipr.link, "get", {"index": 7}),
+                (ipr.addr, "add", {"index": 7, "address": "10.0.0.1", "prefixlen": 24}),
+                (ipr.route, "add", {"dst": "10.1.0.0/24", "gateway": "10.0.0.2"}),
+                (ipr.route, "get", {"dst": "10.1.0.1"}),
+                (ipr.rule, "add", {"table": 100, "priority": 100}),
+                (ipr.neigh, "add", {"dst": "10.0.0.9", "lladdr": "02:00:00:00:00:01", "ifindex": 7}),
+                (ipr.neigh, "del", {"dst": "10.0.0.9", "lladdr": "02:00:00:00:00:01", "ifindex": 7}),
+                (ipr.route, "del", {"dst": "10.1.0.0/24"}),
+                (ipr.link, "del", {"index": 7}),
+            ]
+            found = []
+            for method, command, spec in requests:
+                answer = method(command, **spec)
+                found.append((type(answer), [(msg["event"], msg["header"]["error"]) for msg in answer]))
+            return found
+
+    theirs = answers(original, netns_pair[0])
+    assert theirs[1] == (list, [("NLMSG_ERROR", None)]) and len(theirs) == 11
+    fastns.install()
+    try:
+        assert answers(pyroute2.IPRoute, netns_pair[1]) == theirs
+    finally:
+        fastns.uninstall()
+
+
+@pytest.mark.root
 def test_classes_derived_before_go_on(netns):
     class Derived(pyroute2.IPRoute):
         pass
