@@ -17,7 +17,9 @@ from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, u
 from libc.string cimport memcpy
 
 import errno as _errno
+import logging as _logging
 import struct as _struct
+import traceback as _traceback
 from types import FunctionType as _FunctionType
 
 from pyroute2.netlink import NotInitialized, nla_base, nla_base_string, nla_slot, nlmsg_base
@@ -60,6 +62,12 @@ cdef extern from *:
         mapping->mp_subscript = subscript;
         mapping->mp_length = length;
         sequence->sq_length = length;
+    }
+
+    static void fns_set_item(PyObject *type, void *get, void *item)
+    {
+        ((PyTypeObject *)type)->tp_as_mapping->mp_subscript = (binaryfunc)get;
+        ((PyTypeObject *)type)->tp_as_sequence->sq_item = (ssizeargfunc)item;
     }
 
     static CYTHON_INLINE void fns_untrack(PyObject *object)
@@ -158,6 +166,7 @@ cdef extern from *:
     object fns_new(PyObject *type, object no_arguments)
     void fns_track(object obj) noexcept
     void fns_untrack(object obj) noexcept
+    void fns_set_item(object cls, void *subscript, void *item) noexcept
     void fns_set_slots(object cls, void *subscript, void *length) noexcept
     object fns_new_object(PyObject *type)
     PyObject *fns_deref(object reference) noexcept
@@ -276,7 +285,9 @@ cdef object _object_new = object.__new__
 cdef object _NO = object()       # "not without filling the message"
 cdef object _MISSING = object()  # "no such attribute"
 cdef object _NOT_INITIALIZED = NotInitialized
-cdef object _base_get_nested = nlmsg_base.get_nested
+cdef object _slot_class = nla_slot
+cdef object _log = _logging.getLogger("pyroute2.netlink")
+cdef object _lazy_type = None
 cdef object _base_nla_slot = nla_slot
 cdef str S_ATTRS = "attrs"
 cdef str S_HEADER = "header"
@@ -452,6 +463,7 @@ cdef class Plan:
     cdef bint risky          # some attribute's class is chosen by code that may fail
     cdef bint std_header
     cdef bint no_header
+    cdef bint own_ft         # decode() is Python, what it calls for fields and attributes need not be
     cdef bint is_error       # nlmsgerr
     cdef bint plain          # no value of its own: getvalue() gives the object
     cdef int decode
@@ -609,9 +621,10 @@ cdef Plan new_plan(object cls):
     p.std_header = not p.is_nla and [f[:2] for f in schema.header or ()] == [
         ("length", "I"), ("type", "H"), ("flags", "H"), ("sequence_number", "I"), ("pid", "I")
     ]
-    if p.decode != D_PYTHON:
+    p.own_ft = p.decode == D_PYTHON and schema.own_ft
+    if p.decode != D_PYTHON or p.own_ft:
         p.fields = p.compile_fields(schema.fields, &p.nfields)
-        p.head = p.compile_fields(schema.header, &p.nhead)
+        p.head = p.compile_fields(schema.header or (), &p.nhead)
         if schema.cell_header is not None:
             p.cell_head = p.compile_fields(schema.cell_header, &p.ncell_head)
             p.has_cell = True
@@ -681,10 +694,11 @@ cpdef Plan plan(object cls):
         return p
 
 
-def setup(schema, make_lazy, lock):
+def setup(schema, make_lazy, lazy_type, slot_class, lock):
     """Called once by fastns.schema, which knows pyroute2's classes; this module knows bytes."""
-    global _schema, _make_lazy, _lock
-    _schema, _make_lazy, _lock = schema, make_lazy, lock
+    global _schema, _make_lazy, _lazy_type, _slot_class, _lock
+    _schema, _make_lazy, _lazy_type, _slot_class, _lock = schema, make_lazy, lazy_type, slot_class, lock
+    fns_set_item(slot_class, <void *>slot_key, <void *>slot_item)
 
 
 def setup_messages(nlmsgerr, nlmsg, mtypes):
@@ -950,7 +964,7 @@ cdef long family_of(object cell) except -2:
             if is_filled(parent):
                 found = PyDict_GetItemWithError(parent, S_FAMILY)
                 value = None if found == NULL else <object>found
-            elif is_message(parent):
+            elif is_message(parent) and p.decode != D_PYTHON:
                 value = peek_field(parent, p, p.family_field)
             else:
                 return -1
@@ -1006,7 +1020,7 @@ cdef int read_attrs(Plan p, object obj, bytes data, Py_ssize_t off, Py_ssize_t l
 cdef inline object new_slot(object name, object cell, bint cyclic):
     """What pyroute2 has in `attrs`. Kept from the collector unless the cell refers back to its message."""
     cdef object pair = (name, cell)
-    cdef object result = fns_new_object(<PyObject *>_base_nla_slot)
+    cdef object result = fns_new_object(<PyObject *>_slot_class)
     slot_set(result, O_CELL, pair)
     if not cyclic:
         fns_untrack(result)
@@ -1530,6 +1544,248 @@ cdef object getitem(object obj, object key):
     return dict.__getitem__(obj, key)
 
 
+cdef object value_of(object obj):
+    """getvalue() of a filled object."""
+    cdef Plan p = <Plan>slot(obj, O_PLAN)
+    cdef object value = <object>slot(obj, O_VALUE)
+    cdef PyObject *found
+    if <object>slot(obj, O_ARRAY):
+        return nlmsg_base.getvalue(obj)
+    if value is not _NOT_INITIALIZED:
+        return value
+    found = PyDict_GetItemWithError(obj, S_VALUE)
+    if found == NULL or <object>found is _NOT_INITIALIZED:
+        return obj
+    if p.value_map is None:
+        return <object>found
+    return p.value_map.get(<object>found, <object>found)
+
+
+cdef object slot_value(object item):
+    """item[1] of a pyroute2 slot."""
+    cdef tuple pair = <tuple>slot(item, O_CELL)
+    cdef object cell = pair[1]
+    if type(type(cell)) is _lazy_type:
+        if not is_filled(cell):
+            try:
+                fill_cell(cell, False)
+            except Exception:
+                # as pyroute2's slot does it: say so, and give the bytes
+                _log.warning("decoding %s" % (pair[0]))
+                _log.warning(_traceback.format_exc())
+                return cell.data[cell.offset:cell.offset + cell.length]
+        if slot(cell, O_DECODED) != NULL and <object>slot(cell, O_DECODED) is True:
+            return value_of(cell)
+    return nla_slot.get_value(item)
+
+
+cdef object slot_item(object item, Py_ssize_t index):
+    if not is_slot(item):
+        return nla_slot.__getitem__(item, index)
+    if index == 0:
+        return (<tuple>slot(item, O_CELL))[0]
+    if index == 1:
+        return slot_value(item)
+    raise IndexError(index)
+
+
+cdef object slot_key(object item, object key):
+    if type(key) is int and is_slot(item):
+        if key == 1:
+            return slot_value(item)
+        if key == 0:
+            return (<tuple>slot(item, O_CELL))[0]
+    return nla_slot.__getitem__(item, key)
+
+
+def _s_getitem(self, key):
+    return slot_key(self, key)
+
+
+def _s_get_value(self):
+    return slot_value(self) if is_slot(self) else nla_slot.get_value(self)
+
+
+SLOT_METHODS = {
+    "__getitem__": _s_getitem,
+    "get_value": _s_get_value,
+    "value": property(_s_get_value),
+}
+
+
+cdef inline bint is_slot(object item) noexcept:
+    if type(item) is not _slot_class and type(item) is not _base_nla_slot:
+        return False
+    return slot(item, O_CELL) != NULL and type(<object>slot(item, O_CELL)) is tuple
+
+
+cdef object attrs_by_name(object obj, Plan p, object name, bint first):
+    """get_attrs(name) of a filled object; the first value only or _MISSING with `first`."""
+    cdef object item
+    cdef list found = None
+    cdef PyObject *attrs
+    if p.prefix is not None and _attrs_prefixed:
+        name = p.cls.name2nla(name)
+    attrs = PyDict_GetItemWithError(obj, S_ATTRS)
+    if attrs == NULL or type(<object>attrs) is not list:
+        return _NO
+    if not first:
+        found = []
+    for item in <list>attrs:
+        if is_slot(item):
+            if (<tuple>slot(item, O_CELL))[0] != name:
+                continue
+            value = slot_value(item)
+        elif item[0] == name:
+            value = item[1]
+        else:
+            continue
+        if first:
+            return value
+        found.append(value)
+    return _MISSING if first else found
+
+
+cdef object nested(object pointer, tuple keys):
+    """get_nested(*keys) of pyroute2, over filled objects and plain ones."""
+    cdef Plan p
+    cdef object key, name, value
+    for key in keys:
+        if type(type(pointer)) is _lazy_type:
+            p = <Plan>slot(pointer, O_PLAN)
+            fill(pointer)
+            name = p.cls.name2nla(key) if p.prefix else key.upper()
+            value = attrs_by_name(pointer, p, name, True)
+            if value is _NO:
+                value = nlmsg_base.get_attr(pointer, name)
+            elif value is _MISSING:
+                value = None
+            if value is None and dict.__contains__(pointer, key):
+                value = getitem(pointer, key)
+            pointer = value
+        elif isinstance(pointer, nlmsg_base):
+            name = pointer.name2nla(key) if pointer.prefix else key.upper()
+            value = pointer.get_attr(name)
+            if value is None and key in pointer:
+                value = pointer[key]
+            pointer = value
+        elif isinstance(pointer, dict):
+            pointer = pointer.get(key)
+        else:
+            return None
+    return pointer
+
+
+cdef object peek_inner(Plan p, bytes data, Py_ssize_t start, Py_ssize_t off, Py_ssize_t limit, tuple keys,
+                       Py_ssize_t depth):
+    """get_nested(*keys[depth:]) of the attribute at `off`, whose plan is `p`, from the bytes; or _NO."""
+    cdef const uint8_t *base = <const uint8_t *>PyBytes_AS_STRING(data)
+    cdef Py_ssize_t length = load16(base + off)
+    cdef Py_ssize_t pos = off + 4 + p.fixed
+    cdef Py_ssize_t first, n
+    cdef uint16_t wire
+    cdef Lookup lookup
+    cdef Attr attr
+    cdef Plan ap
+    cdef object value = None
+    cdef object kind
+    cdef bint last = depth == len(keys) - 1
+    if not p.plain or not p.is_nla or p.ft != FT_GENERIC or p.risky or pos > limit or depth > 16:
+        return _NO
+    if off + length > limit or length < 4 or not p.has_map:
+        return _NO
+    lookup = p.look_up(p.get_lookups, keys[depth], True)
+    if lookup is None or lookup.type == -2:
+        return _NO
+    first = pos = start + align4(pos - start)
+    while pos - off <= length - 4:
+        if pos + 4 > limit:
+            return _NO
+        n = load16(base + pos)
+        wire = load16(base + pos + 2) & 0x3FFF
+        if n < 4:
+            n = 4
+        if n > length - pos + off:
+            n = length - pos + off
+        if wire == lookup.type:
+            attr = lookup.attr
+            if attr.array:
+                return _NO
+            if attr.choice == C_CLASS:
+                ap = attr.plan()
+            elif attr.choice == C_KIND:
+                kind = earlier(p, data, off, first, pos, length, "IFLA_INFO_KIND")
+                if kind is _NO:
+                    return _NO
+                ap = plan(p.cls.data_map.get(kind, p.cls.hex))
+            else:
+                return _NO
+            if attr.init is not None and ap.needs_init:
+                return _NO
+            if not last and ap.plain:
+                return peek_inner(ap, data, start, pos, limit, keys, depth + 1)
+            value = quick(ap, data, pos, limit, length - pos + off, -1, p.cls, attr.init)
+            if value is _NO:
+                return _NO
+            break
+        pos += align4(n)
+    if value is None and lookup.field >= 0:
+        value = read_field(&p.fields[lookup.field], data, off + 4 + p.fields[lookup.field].offset)
+    return value if last or value is _NO else None
+
+
+cdef object peek_path(object obj, Plan p, tuple keys):
+    """get_nested(*keys) of an unfilled message, or _NO."""
+    cdef View v
+    cdef Lookup lookup = p.look_up(p.get_lookups, keys[0], True)
+    cdef Attr attr
+    cdef Plan ap
+    cdef Py_ssize_t pos
+    if lookup is None or lookup.type < 0 or p.ft != FT_GENERIC or p.decode == D_PYTHON:
+        return _NO
+    attr = lookup.attr
+    if attr.choice != C_CLASS or attr.array:
+        return _NO
+    ap = attr.plan()
+    if not ap.plain:
+        return _NO
+    v = view_of(obj)
+    pos = find_attr(obj, p, lookup.type, &v)
+    if pos < 0:
+        return _NO
+    if pos == 0:
+        return _NO if lookup.field >= 0 else None
+    return peek_inner(ap, <bytes>slot(obj, O_DATA), v.off, v.off + pos, v.off + v.limit, keys, 1)
+
+
+cdef Py_ssize_t find_attr(object obj, Plan p, long type, View *v) except? -2:
+    """Where in an unfilled message the first attribute of a type is; 0: nowhere, -1: not without filling it."""
+    cdef Py_ssize_t pos = HEADER + p.fixed
+    cdef Py_ssize_t n
+    cdef uint16_t wire
+    cdef Attr attr
+    if pos > v.limit:
+        return -1
+    pos = align4(pos)
+    while pos <= v.length - 4:
+        if pos + 4 > v.limit:
+            return -1
+        n = load16(v.base + pos)
+        wire = load16(v.base + pos + 2) & 0x3FFF
+        if wire == type:
+            return pos
+        if p.risky:
+            attr = p.attr_of(wire)
+            if attr is not None and attr.choice >= C_FAMILY and not harmless(obj, p, attr, v):
+                return -1
+        if n < 4:
+            n = 4
+        if n > v.length - pos:
+            n = v.length - pos
+        pos += align4(n)
+    return 0
+
+
 def _m_getitem(self, key):
     return getitem(self, key)
 
@@ -1561,19 +1817,27 @@ def _m_get(self, key, default=None):
                     value = peek_item(self, p, key)
             if value is not _NO:
                 return default if value is None else value
+        elif type(key) is tuple and len(key) > 1 and is_message(self):
+            value = peek_path(self, p, key)
+            if value is not _NO:
+                return default if value is None else value
         fill(self)
-    if isinstance(key, str):
-        key = (key,)
-    value = _base_get_nested(self, *key)
+    value = nested(self, (key,) if isinstance(key, str) else tuple(key))
     return default if value is None else value
 
 
 def _m_get_nested(self, *keys):
     """Return nested NLA or None."""
-    if len(keys) == 1:
-        return _m_get(self, keys[0])
+    cdef object value
+    if not is_filled(self) and is_message(self):
+        if len(keys) == 1:
+            return _m_get(self, keys)
+        if keys:
+            value = peek_path(self, <Plan>slot(self, O_PLAN), keys)
+            if value is not _NO:
+                return value
     fill(self)
-    return _base_get_nested(self, *keys)
+    return nested(self, keys)
 
 
 def _m_get_attr(self, attr, default=None):
@@ -1587,7 +1851,106 @@ def _m_get_attr(self, attr, default=None):
         if value is not _NO:
             return value
     fill(self)
-    return nlmsg_base.get_attr(self, attr, default)
+    value = attrs_by_name(self, p, attr, True)
+    if value is _NO:
+        return nlmsg_base.get_attr(self, attr, default)
+    return default if value is _MISSING else value
+
+
+def _m_get_attrs(self, attr):
+    """Return attrs by name or an empty list."""
+    fill(self)
+    value = attrs_by_name(self, <Plan>slot(self, O_PLAN), attr, False)
+    return nlmsg_base.get_attrs(self, attr) if value is _NO else value
+
+
+cdef object dump_attrs(object attrs):
+    """nlmsg_base.dump_attrs()."""
+    cdef list result = []
+    cdef object item, value, name
+    Py_EnterRecursiveCall(" while dumping a netlink message")
+    try:
+        for item in attrs:
+            if is_slot(item):
+                name = (<tuple>slot(item, O_CELL))[0]
+                value = slot_value(item)
+            elif isinstance(item, nlmsg_base):
+                result.append(item.dump())
+                continue
+            elif isinstance(item, (set, list, tuple, nla_slot)):
+                name = item[0]
+                value = item[1]
+            elif isinstance(item, dict):
+                if S_ATTRS in item:
+                    item[S_ATTRS] = dump_attrs(item[S_ATTRS])
+                result.append(item)
+                continue
+            else:
+                result.append(item)
+                continue
+            if isinstance(value, nlmsg_base):
+                value = value.dump()
+            elif isinstance(value, (set, list, tuple)):
+                value = dump_attrs(value)
+            elif isinstance(value, bytes):
+                value = fns_hex(<const unsigned char *>PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+            result.append([name, value])
+    finally:
+        Py_LeaveRecursiveCall()
+    return result
+
+
+def _m_dump(self):
+    """Dump packet as a dict."""
+    cdef object value
+    cdef dict result
+    fill(self)
+    value = value_of(self)
+    if not isinstance(value, dict):
+        return value.dump() if isinstance(value, nlmsg_base) else value
+    result = {}
+    for key, item in dict.items(self) if value is self else value.items():
+        if key == S_HEADER:
+            result[S_HEADER] = dict(item)
+        elif key == S_ATTRS:
+            result[S_ATTRS] = dump_attrs(item)
+        else:
+            result[key] = item
+    return result
+
+
+def _m_ft_decode(self, offset):
+    """Fields and attributes for a class that has a decode() of its own, which calls this by way of pyroute2's."""
+    cdef Plan p = <Plan>slot(self, O_PLAN)
+    cdef dict d
+    cdef list attrs
+    cdef PyObject *found
+    cdef bytes data
+    cdef Py_ssize_t pos, i
+    cdef bint published = True
+    if not p.own_ft or not is_filled(self) or type(<object>slot(self, O_DATA)) is not bytes:
+        return p.cls.ft_decode(self, offset)
+    data = <bytes>slot(self, O_DATA)
+    pos = offset
+    if pos < 0 or pos + p.fixed > PyBytes_GET_SIZE(data):
+        return p.cls.ft_decode(self, offset)
+    d = {}
+    for i in range(p.nfields):
+        PyDict_SetItem(d, <object>p.fields[i].name, read_field(&p.fields[i], data, pos + p.fields[i].offset))
+    if not p.has_map:
+        PyDict_Update(self, d)
+        dict.pop(self, S_ATTRS)
+        return None
+    found = PyDict_GetItemWithError(self, S_ATTRS)
+    if found == NULL or type(<object>found) is not list or <object>found:
+        return p.cls.ft_decode(self, offset)
+    attrs = <list>found
+    PyDict_Update(self, d)
+    if read_attrs(p, self, data, <object>slot(self, O_OFFSET), <object>slot(self, O_LENGTH),
+                  align4(pos + p.fixed), attrs, d, &published):
+        attrs.clear()
+        return p.cls.ft_decode(self, offset)
+    return None
 
 
 def _m_decode(self):
@@ -1611,7 +1974,7 @@ def _m_getvalue(self):
         ):
             return self
         fill(self)
-    return nlmsg_base.getvalue(self)
+    return value_of(self)
 
 
 def _m_copy(self):
@@ -1713,8 +2076,8 @@ LAZY_METHODS = {
     name: _filled(name)
     for name in (
         "__len__ __iter__ __reversed__ __setitem__ __delitem__ __repr__ __sub__ __and__ "
-        "__sizeof__ __bool__ keys values items pop popitem setdefault update clear get_attrs setvalue "
-        "load dump __setstate__"
+        "__sizeof__ __bool__ keys values items pop popitem setdefault update clear setvalue "
+        "load __setstate__"
     ).split()
     if hasattr(nlmsg_base, name)
 }
@@ -1731,6 +2094,9 @@ LAZY_METHODS.update(
     get=_m_get,
     get_nested=_m_get_nested,
     get_attr=_m_get_attr,
+    get_attrs=_m_get_attrs,
+    dump=_m_dump,
+    ft_decode=_m_ft_decode,
     getvalue=_m_getvalue,
     decode=_m_decode,
     copy=_m_copy,

@@ -18,6 +18,7 @@ from pyroute2 import netlink
 from pyroute2.netlink import (
     nla,
     nla_header,
+    nla_slot,
     nla_string,
     nla_struct,
     nlmsg,
@@ -93,7 +94,7 @@ _ACCESS = (
     "__bool__ __contains__ __delitem__ __eq__ __getattribute__ __getitem__ __ior__ __iter__ "
     "__len__ __ne__ __new__ __or__ __reduce__ __reduce_ex__ __repr__ __reversed__ __ror__ __setattr__ __setitem__ "
     "__setstate__ __sizeof__ __sub__ __and__ clear copy get get_attr get_attrs get_nested getvalue items keys pop "
-    "popitem setdefault setvalue update values load dump name2nla compile_nla_table msg_align"
+    "popitem setdefault setvalue update values load dump dump_attrs name2nla compile_nla_table msg_align"
 ).split()
 
 _SLOTS = [name for name in nlmsg_base.__slots__ if name != "__weakref__"]
@@ -160,10 +161,13 @@ class Schema:
         self.header: tuple[Field, ...] | None = ()
         self.cell_header: tuple[Field, ...] | None = None
         self.fields: tuple[Field, ...] | None = ()
-        if self.has_map and not self._compile():
+        self.own_ft = False
+        compiled = not self.has_map or self._compile()
+        if not compiled:
             self.decode = "python"
             self.lazy = self.lazy and self.adapter
         self._read_layouts()
+        self.own_ft = compiled and self.decode == "python" and self.ft_decode == "generic"
         if (
             _function(cls, "decode_nlas") is not nlmsg_base.decode_nlas
             or _function(cls, "unregister_clean_cb") is not nlmsg_base.unregister_clean_cb
@@ -175,6 +179,7 @@ class Schema:
             or self.fields is None
             or (self.ft_decode in ("string", "ipaddr") and not self.is_nla)
         ):
+            self.own_ft = False
             self.decode = "python"
 
     def _compile(self) -> bool:
@@ -290,7 +295,19 @@ def lazy_class(cls: type[nlmsg_base]) -> Any:
     return _codec.plan(cls).lazy
 
 
-_codec.setup(schema, _make_lazy, _lock)
+def _make_slot() -> Any:
+    space = dict(_codec.SLOT_METHODS)
+    space.update(
+        __slots__=(),
+        __module__=nla_slot.__module__,
+        __qualname__=nla_slot.__qualname__,
+        __doc__=nla_slot.__doc__,
+        _original=nla_slot,
+    )
+    return LazyType(nla_slot.__name__, (nla_slot,), space)
+
+
+_codec.setup(schema, _make_lazy, LazyType, _make_slot(), _lock)
 
 
 class _FastMarshal:
