@@ -68,7 +68,7 @@ cdef int64_t deadline_of(object timeout) except? -2:
 
 
 cdef int wait_for(int fd, short events, int64_t deadline, short *revents) except -1:
-    """Poll without the GIL: 1 when something is there, 0 when the deadline is over. Runs signal handlers."""
+    """Poll without the GIL: 1 when something is there or a signal handler has run, 0 when the deadline is over."""
     cdef lx.pollfd pfd
     cdef int n, err, wait_ms = -1
     pfd.fd = fd
@@ -88,6 +88,8 @@ cdef int wait_for(int fd, short events, int64_t deadline, short *revents) except
         if n < 0 and err != lx.EINTR:
             raise os_error(err, "poll")
         PyErr_CheckSignals()
+        if n < 0:
+            return 1
 
 
 cdef ssize_t send_with(int fd, lx.iovec *iov, int n, int *fds, int count) noexcept nogil:
@@ -170,7 +172,9 @@ cdef class RelayClient:
     cdef bint reaped
     cdef bint died              # by itself, before close()
     cdef uint32_t last_id
-    cdef object lock
+    cdef object lock            # re-entrant: a signal handler may make a request during one
+    cdef set waiting            # numbers of requests under way
+    cdef dict early             # replies that arrived while another was waited for
     cdef object __weakref__
 
     def __cinit__(self):
@@ -191,7 +195,9 @@ cdef class RelayClient:
             raise ValueError(f"{run_dir!r} cannot be a directory of names")
         if not 1 <= max_channels <= 65535:
             raise ValueError(f"max_channels {max_channels} is not within 1 and 65535")
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
+        self.waiting = set()
+        self.early = {}
         memset(&config, 0, sizeof(config))
         memcpy(config.run_dir, <const char *> run_dir, len(run_dir))
         config.max_channels = max_channels
@@ -308,16 +314,27 @@ cdef class RelayClient:
         return self.fd < 0
 
     cdef ssize_t answer(self, uint32_t id, fns_reply *reply, char *payload, int *fds, int64_t deadline) except -1:
-        """The reply with that number; late ones of interrupted calls are thrown away."""
+        """The reply with that number. One for a call further up the stack, which a signal handler interrupted to
+        make a request of its own, is kept; late ones of calls that were given up are thrown away."""
         cdef char buf[FNS_REPLY_MAX]
         cdef int got_fds[2]
         cdef int count = 0, i
         cdef ssize_t got
         cdef short revents = 0
         cdef fns_reply head
+        cdef object kept
         while True:
+            kept = self.early.pop(id, None)
+            if kept is not None:
+                got = len(kept[0])
+                memcpy(buf, <const char *> (<bytes> kept[0]), got)
+                memcpy(&head, buf, sizeof(head))
+                for count, number in enumerate(kept[1], 1):
+                    got_fds[count - 1] = number
+                break
             if wait_for(self.fd, <short> lx.POLLIN, deadline, &revents) == 0:
                 raise TimeoutError("the proxy did not answer in time")
+            self.check()
             got = receive_with(self.fd, buf, sizeof(buf), got_fds, &count)
             if got == -lx.EAGAIN or got == -lx.EINTR:
                 continue
@@ -327,8 +344,12 @@ cdef class RelayClient:
                 raise os_error(<int> -got, "recvmsg")
             if got >= <ssize_t> sizeof(head):
                 memcpy(&head, buf, sizeof(head))
-                if head.id == id and head.len == <size_t> got - sizeof(head) and (count == 0 or fds != NULL):
-                    break
+                if head.len == <size_t> got - sizeof(head):
+                    if head.id == id and (count == 0 or fds != NULL):
+                        break
+                    if head.id in self.waiting:
+                        self.early[head.id] = (PyBytes_FromStringAndSize(buf, got), [got_fds[i] for i in range(count)])
+                        continue
             for i in range(count):
                 lx.close(got_fds[i])
         reply[0] = head
@@ -349,6 +370,7 @@ cdef class RelayClient:
         cdef lx.iovec iov[2]
         cdef ssize_t sent
         cdef short revents = 0
+        self.check()                         # not behind the lock, which in a forked child nobody may ever release
         with self.lock:
             self.check()
             self.last_id += 1
@@ -364,11 +386,18 @@ cdef class RelayClient:
                     break
                 if sent == -lx.EAGAIN:
                     wait_for(self.fd, <short> lx.POLLOUT, -1, &revents)
+                    self.check()
                 elif sent == -lx.EPIPE or sent == -lx.ECONNRESET:
                     raise self.death("no request possible")
                 elif sent != -lx.EINTR:
                     raise os_error(<int> -sent, "sendmsg")
-            return self.answer(request.id, reply, payload, fds, -1)
+            self.waiting.add(request.id)
+            try:
+                return self.answer(request.id, reply, payload, fds, -1)
+            finally:
+                self.waiting.discard(request.id)
+                for number in self.early.pop(request.id, (None, ()))[1]:
+                    lx.close(number)
 
     def open(self, bytes name, int nsfd, filename, *, int family, uint32_t rcvbuf, uint32_t sndbuf, uint32_t groups,
              uint32_t portid, uint32_t ring_size, bint ext_ack, bint strict_check, bint all_ns, bint cap_ack,

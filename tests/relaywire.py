@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import struct
+import threading
 import time
 
 SOL_NETLINK, LISTEN_ALL_NSID, CAP_ACK, EXT_ACK, STRICT = 270, 8, 10, 11, 12
@@ -117,3 +119,31 @@ def in_child(body):
 
 def open_fds():
     return len(os.listdir("/proc/self/fd"))
+
+
+class Storm:
+    """Signals to the main thread while the block runs, every so many seconds or once.
+
+    From a thread and not from a timer: the suite's own time limit is one.
+    """
+
+    def __init__(self, handler, seconds=0.001, *, once=False):
+        self.handler, self.seconds, self.once = handler, seconds, once
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self.run)
+
+    def run(self):
+        while not self.over.wait(self.seconds):
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+            if self.once:
+                return
+
+    def __enter__(self):
+        self.before = signal.signal(signal.SIGUSR1, self.handler)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exc_info):
+        self.over.set()
+        self.thread.join()
+        signal.signal(signal.SIGUSR1, self.before)

@@ -21,6 +21,7 @@ from relaywire import (
     REQUEST,
     ROUTE_GROUP,
     WAIT,
+    Storm,
     add_route,
     dump,
     get_link,
@@ -199,12 +200,14 @@ class Stop(Exception):
     pass
 
 
+def stop(*_):
+    raise Stop
+
+
 @pytest.mark.root
 def test_storm_of_signals_over_everything(proxy, netns):
     hits = []
-    before = signal.signal(signal.SIGALRM, lambda *_: hits.append(1))
-    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
-    try:
+    with Storm(lambda *_: hits.append(1)):
         for number in range(30):
             channel = proxy.open(netns, ring_size=65536)
             link_up(channel)
@@ -216,35 +219,19 @@ def test_storm_of_signals_over_everything(proxy, netns):
                     channel.recv(0.005)
             channel.close()
             Proxy().close()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
     assert hits
 
 
 @pytest.mark.root
 def test_handlers_that_raise_leave_handles_usable(proxy, netns):
-    def handler(*_):
-        raise Stop
-
-    stops = 0
     channel = proxy.open(netns, ring_size=65536)
-    before = signal.signal(signal.SIGALRM, handler)
-    try:
-        for number in range(200):
-            try:
-                signal.setitimer(signal.ITIMER_REAL, 0.0002 + 0.00001 * number)
-                while True:
-                    channel.send(get_link(seq=number))
-                    channel.recv(WAIT)
-                    channel.getsockname()
-                    proxy.open(netns).close()
-            except Stop:
-                stops += 1
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    assert stops == 200
+    for number in range(200):
+        with pytest.raises(Stop), Storm(stop, 0.0002 + 0.00001 * number, once=True):
+            while True:
+                channel.send(get_link(seq=number))
+                channel.recv(WAIT)
+                channel.getsockname()
+                proxy.open(netns).close()
     channel.send(get_link(seq=1000))
     while next(messages(channel.recv(WAIT)))[2] != 1000:
         pass

@@ -37,6 +37,7 @@ from relaywire import (
     SOL_NETLINK,
     STRICT,
     WAIT,
+    Storm,
     add_route,
     attribute,
     dump,
@@ -224,6 +225,7 @@ def test_descriptor_in_a_request_is_translated(proxy, netns_pair, ifname):
 
 
 def test_descriptors_are_closed_after_the_request(proxy, channel):
+    channel.getsockname()  # by now the proxy has let go of what it sent
     before = len(os.listdir(f"/proc/{proxy.pid}/fd"))
     request = get_link() + b"\0" * 400
     nsfd = os.open("/proc/self/ns/net", os.O_RDONLY)
@@ -478,48 +480,70 @@ def test_late_doorbell_does_not_confuse(channel):
 
 def test_signal_handlers_run_and_waiting_goes_on(channel):
     hits = []
-    before = signal.signal(signal.SIGALRM, lambda *_: hits.append(1))
-    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
-    try:
+    with Storm(lambda *_: hits.append(1)):
         with pytest.raises(TimeoutError):
             channel.recv(0.2)
         for _ in range(300):
             channel.send(get_link())
             channel.recv(WAIT)
             channel.getsockname()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
     assert hits
 
 
+class StopWaiting(Exception):
+    pass
+
+
+def stop_waiting(*_):
+    raise StopWaiting
+
+
 def test_signal_handler_that_raises(proxy, channel):
-    class StopWaiting(Exception):
-        pass
-
-    def handler(*_):
-        raise StopWaiting
-
-    before = signal.signal(signal.SIGALRM, handler)
-    try:
-        for call in (channel.recv, channel.getsockname, proxy.stats, lambda: proxy.open().close()):
-            os.kill(proxy.pid, signal.SIGSTOP)
-            signal.setitimer(signal.ITIMER_REAL, 0.02)
-            with pytest.raises(StopWaiting):
-                call()
-            os.kill(proxy.pid, signal.SIGCONT)
-            # late answers are thrown away, theirs is not taken for ours
-            assert channel.getsockname()[0] != 0
-            assert "channels" in proxy.stats()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    for call in (channel.recv, channel.getsockname, proxy.stats, lambda: proxy.open().close()):
+        os.kill(proxy.pid, signal.SIGSTOP)
+        with pytest.raises(StopWaiting), Storm(stop_waiting, 0.02, once=True):
+            call()
+        os.kill(proxy.pid, signal.SIGCONT)
+        # late answers are thrown away, theirs is not taken for ours
+        assert channel.getsockname()[0] != 0
+        assert "channels" in proxy.stats()
     channel.send(get_link(seq=77))
     assert next(messages(channel.recv(WAIT)))[2] == 77
     deadline = time.monotonic() + WAIT
     while proxy.stats()["channels"] != 1 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert proxy.stats()["channels"] == 1
+
+
+def test_signal_handler_with_requests_of_its_own(proxy, channel):
+    """In the middle of a request, over the same control connection and for another handle."""
+    hits = []
+    inside = []
+
+    def handler(*_):
+        if inside:
+            return
+        inside.append(1)
+        hits.append(proxy.stats()["channels"])
+        made = proxy.open()
+        made.send(get_link(seq=5))
+        assert next(messages(made.recv(WAIT)))[2] == 5
+        made.close()
+        inside.clear()
+
+    fds = open_fds()
+    with Storm(handler, 0.002):
+        for seq in range(500):
+            other = proxy.open()
+            assert other.getsockname()[0] != channel.getsockname()[0]
+            other.close()
+            channel.send(get_link(seq=seq))
+            assert next(messages(channel.recv(WAIT)))[2] == seq
+        os.kill(proxy.pid, signal.SIGSTOP)
+        threading.Timer(0.05, os.kill, (proxy.pid, signal.SIGCONT)).start()
+        assert "channels" in proxy.stats()
+    assert hits
+    assert open_fds() == fds
 
 
 # -- options
@@ -1035,6 +1059,27 @@ def test_forked_child_cannot_use_it(proxy, channel):
     channel.send(get_link())
     assert channel.recv(WAIT)
     assert proxy.alive
+
+
+def test_forked_child_while_another_thread_waits_for_the_proxy(proxy):
+    """The thread that holds the connection's lock does not exist in the child: nothing there waits for it."""
+    os.kill(proxy.pid, signal.SIGSTOP)
+    thread = threading.Thread(target=proxy.stats)
+    thread.start()
+    time.sleep(0.05)
+
+    def use():
+        for call in (proxy.stats, proxy.open):
+            with pytest.raises(OSError) as caught:
+                call()
+            assert caught.value.errno == errno.EBADF
+        proxy.close()
+
+    try:
+        assert in_child(use) == ""
+    finally:
+        os.kill(proxy.pid, signal.SIGCONT)
+        thread.join(WAIT)
 
 
 def test_forked_child_that_exits_leaves_it_alone(proxy, channel):
