@@ -688,8 +688,8 @@ cdef bint build_dump(_Kind kind, dict kwarg, bint strict, Out *out) except -1:
 
 
 def build(
-    str kind, command, dict kwarg, bint echo=False, uint32_t seq=0, uint32_t pid=0, bint strict_check=False,
-    bint ack_gets=True
+    str kind not None, command, dict kwarg not None, bint echo=False, uint32_t seq=0, uint32_t pid=0,
+    bint strict_check=False, bint ack_gets=True
 ):
     """The complete request pyroute2 sends for `kind`(`command`, **`kwarg`), or None.
 

@@ -416,5 +416,8 @@ def test_build_leaves_machinery_arguments_alone(kwarg: dict[str, Any], command: 
 
 def test_build_knows_no_other_kind_or_command() -> None:
     assert _codec.build("tc", "add", {}) is None
+    for kind, kwarg in ((None, {}), ("route", None), ("route", [])):
+        with pytest.raises(TypeError):
+            _codec.build(kind, "add", kwarg)
     for command in ("nope", 24, ("a",), [], None, {}):
         assert _codec.build("route", command, {}) is None
