@@ -67,7 +67,7 @@ $(VENV)/python:
 $(VENV)/built: $(VENV)/python $(SOURCES)
 	@echo "building fastns in $(VENV) (about a minute)"
 	rm -rf build
-	$(PIP) install --force-reinstall --no-deps .
+	$(PIP) install --force-reinstall --no-deps -e .
 	$(PIP) install 'fastns[cli]'
 	@touch $@
 
