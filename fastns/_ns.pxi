@@ -243,8 +243,7 @@ def ns_taken(bytes path not None):
     return err == 0
 
 
-def ns_new(object ref=None):
-    """A descriptor of a new network namespace, which lives as long as something holds it. unshare(2)."""
+cdef int new_namespace(object ref) except -1:
     cdef const char *call = ""
     cdef int fd
     with nogil:
@@ -252,6 +251,11 @@ def ns_new(object ref=None):
     if fd < 0:
         raise ns_error(-fd, call, ref)
     return fd
+
+
+def ns_new(object ref=None):
+    """A descriptor of a new network namespace, which lives as long as something holds it. unshare(2)."""
+    return new_namespace(ref)
 
 
 cdef int run_dir_share(const char *run_dir, const char **call) noexcept nogil:
@@ -304,9 +308,7 @@ cdef int mount_point_bind(int nsfd, const char *path, const char **call) noexcep
     return 0
 
 
-def ns_bind(int nsfd, bytes directory not None, bytes path not None, bint is_run_dir, object ref=None):
-    """Give the namespace `nsfd` the name `path`: make the directory and the mount point, mount. What was made is
-    undone if a later step fails."""
+cdef int name_namespace(int nsfd, bytes directory, bytes path, bint is_run_dir, object ref) except -1:
     cdef const char *dir_name = PyBytes_AS_STRING(directory)
     cdef const char *name = PyBytes_AS_STRING(path)
     cdef const char *call = ""
@@ -333,6 +335,28 @@ def ns_bind(int nsfd, bytes directory not None, bytes path not None, bint is_run
     finally:
         if lock >= 0:
             lx.close(lock)
+    return 0
+
+
+def ns_create(bytes directory not None, bytes path not None, bint is_run_dir, bint keep, object ref=None):
+    """Make a network namespace and give it the name `path`: make the directory and the mount point, mount. What was
+    made is undone if a later step fails. With `keep` an open descriptor of it is returned, otherwise -1."""
+    # In one function, so that no signal handler of Python's can come between the namespace and its being closed.
+    cdef int fd = new_namespace(ref)
+    try:
+        name_namespace(fd, directory, path, is_run_dir, ref)
+    except BaseException:
+        lx.close(fd)
+        raise
+    if keep:
+        return fd
+    lx.close(fd)
+    return -1
+
+
+def ns_bind(int nsfd, bytes directory not None, bytes path not None, bint is_run_dir, object ref=None):
+    """Give the namespace `nsfd` the name `path`, as ns_create does for a new one."""
+    name_namespace(nsfd, directory, path, is_run_dir, ref)
 
 
 # Removing.

@@ -24,6 +24,7 @@ import struct
 import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Optional, TypeVar, Union, cast
@@ -207,7 +208,7 @@ def _open_or_create(place: _Place, flags: int, libc: Any) -> int:
                 continue
         _check_libc(libc, "mount")
         try:
-            return _make(place)
+            return _make(place, keep=True)
         except FileExistsError:
             if exclusive:
                 raise
@@ -236,17 +237,15 @@ def _is_dead(path: bytes) -> bool:
         return False
 
 
-def _make(place: _Place, pid: Optional[int] = None) -> int:
-    """A descriptor of the namespace that has been given the name."""
-    if _core.ns_taken(place.path):
+def _make(place: _Place, *, keep: bool = False) -> int:
+    """Make a namespace with that name; with `keep` the result is an open descriptor of it."""
+    _refuse_taken(place)
+    return _core.ns_create(place.directory, place.path, _is_run_dir(place), keep, place.ref)
+
+
+def _refuse_taken(place: _Place) -> None:
+    if _core.ns_taken(place.path):  # a namespace made in vain costs more than this look
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), place.ref)
-    nsfd = _core.ns_new(place.ref) if pid is None else _open_pid(pid)
-    try:
-        _core.ns_bind(nsfd, place.directory, place.path, _is_run_dir(place), place.ref)
-    except BaseException:
-        os.close(nsfd)
-        raise
-    return nsfd
 
 
 # pyroute2's functions
@@ -262,7 +261,17 @@ def _create(netns: Ref, libc: Any = None, pid: Optional[int] = None) -> None:
     _check_libc(libc, "mount")
     if isinstance(pid, str) and pid.isdecimal():
         pid = int(pid)
-    os.close(_make(_place(netns), pid))
+    place = _place(netns)
+    if pid is None:
+        _make(place)
+        return
+    path = _pid_path(pid)
+    _refuse_taken(place)
+    nsfd = _core.ns_open(path.encode(), path, "open /proc/PID/ns/net")
+    try:
+        _core.ns_bind(nsfd, place.directory, place.path, _is_run_dir(place), place.ref)
+    finally:
+        os.close(nsfd)
 
 
 @_mockable
@@ -777,7 +786,7 @@ class Watch:
     def __init__(self, nspath: Optional[str] = None, timeout: Optional[float] = None) -> None:
         self._directory = os.fsencode(nspath or NETNS_RUN_DIR)
         self._timeout = timeout
-        self._events: list[NetnsEvent] = []  # last first
+        self._events: deque[NetnsEvent] = deque()
         self._known: set[str] = set()  # reported, or there from the start
         self._pending: set[str] = set()  # mount points without a mount
         self._wait_ms = 0
@@ -824,7 +833,7 @@ class Watch:
         return True
 
     def _report(self, event: str, name: str) -> None:
-        self._events.insert(0, NetnsEvent(event, name))
+        self._events.append(NetnsEvent(event, name))
 
     def _appeared(self, name: str) -> None:
         if name in self._known:
@@ -894,7 +903,7 @@ class Watch:
         self._check()
         if not self._events:
             self._pump()
-        return self._events.pop() if self._events else None
+        return self._events.popleft() if self._events else None
 
     def _check(self) -> select.epoll:
         if self._epoll is None:

@@ -13,6 +13,7 @@ import pickle
 import random
 import resource
 import select
+import signal
 import socket
 import stat
 import subprocess
@@ -272,6 +273,41 @@ def test_many_rounds_keep_nothing(nsname):
                 ns.open_ref(nsname)
 
     survives(body)
+
+
+@pytest.mark.root
+def test_interrupted_anywhere_nothing_is_half_made(nsname):
+    class Alarm(Exception):
+        pass
+
+    def handler(signum, frame):
+        raise Alarm
+
+    def rounds():
+        for _ in range(40):
+            ns.create(nsname)
+            ns.remove(nsname)
+
+    before = signal.signal(signal.SIGALRM, handler)
+    fds = len(os.listdir("/proc/self/fd"))
+    interrupted = 0
+    home = here()
+    try:
+        while interrupted < 25:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0015 + 0.0001 * interrupted)
+                rounds()
+            except Alarm:
+                interrupted += 1
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            assert here() == home
+            if nsname in ns.listnetns():
+                assert ns.info(nsname).alive
+                ns.remove(nsname)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert len(os.listdir("/proc/self/fd")) == fds
 
 
 NAMES = st.one_of(
