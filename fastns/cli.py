@@ -20,6 +20,7 @@ from typing import Any, Callable, NoReturn
 import click
 
 from fastns import __version__, _core, netns
+from fastns._watch import is_dead
 from fastns.nspopen import exec_mounts
 
 HINT = "run it as root, or inside `fastns rootless -- …`"
@@ -286,7 +287,7 @@ def describe(name: str, pids: list[int]) -> dict[str, Any] | None:
         path = os.path.join(netns.NETNS_RUN_DIR, name)
         if not os.path.lexists(path):
             return None
-        shown["state"] = "dead" if netns._is_dead(os.fsencode(path)) else explain(error)
+        shown["state"] = "dead" if is_dead(os.fsencode(path)) else explain(error)
         return shown
     try:
         shown["inode"] = os.fstat(nsfd).st_ino

@@ -13,18 +13,13 @@ Source: network_namespaces(7), setns(2), unshare(2), ip-netns(8).
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import functools
 import os
-import select
 import socket
-import stat
 import struct
 import threading
 import time
-import warnings
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Optional, TypeVar, Union, cast
@@ -33,6 +28,7 @@ from pyroute2 import config
 from pyroute2.common import USE_DEFAULT_TIMEOUT
 
 from fastns import _core
+from fastns._watch import NetnsEvent, Watch, is_bare, is_dead
 
 __all__ = [
     "NETNS_RUN_DIR",
@@ -221,20 +217,7 @@ def _is_fresh(path: bytes) -> bool:
         found = os.lstat(path)
     except OSError:
         return True
-    return _is_bare(found) and -0.25 < time.time() - found.st_ctime < 0.25
-
-
-def _is_bare(found: os.stat_result) -> bool:
-    return stat.S_ISREG(found.st_mode) and found.st_size == 0
-
-
-def _is_dead(path: bytes) -> bool:
-    """Something bears the name, a mount point without a mount or a dangling link, and no namespace is there."""
-    try:
-        found = os.lstat(path)
-        return _is_bare(found) or (stat.S_ISLNK(found.st_mode) and not os.path.exists(path))
-    except OSError:
-        return False
+    return is_bare(found) and -0.25 < time.time() - found.st_ctime < 0.25
 
 
 def _make(place: _Place, *, keep: bool = False) -> int:
@@ -606,7 +589,7 @@ def info(netns: Ref, *, pid: Optional[int] = None) -> NetnsInfo:
     try:
         nsfd, owned = open_ref(netns, pid=pid)
     except OSError:
-        if path is None or pid is not None or not _is_dead(os.fsencode(path)):
+        if path is None or pid is not None or not is_dead(os.fsencode(path)):
             raise
         return NetnsInfo(ref, path, False, None, None, None, ())
     try:
@@ -758,239 +741,6 @@ def sysctl(netns: Ref) -> Sysctl:
     return Sysctl(netns)
 
 
-class NetnsEvent(NamedTuple):
-    """Something happened to a name in the run directory."""
-
-    #: "created" or "removed"
-    event: str
-    name: str
-
-
-_IN_MOVED_FROM = 0x40
-_IN_MOVED_TO = 0x80
-_IN_CREATE = 0x100
-_IN_DELETE = 0x200
-_IN_DELETE_SELF = 0x400
-_IN_Q_OVERFLOW = 0x4000
-_IN_IGNORED = 0x8000
-_IN_ONLYDIR = 0x1000000
-_INOTIFY_EVENT = struct.Struct("=iIII")
-
-
-class Watch:
-    """Created and removed namespaces, one event at a time: see `watch`.
-
-    Iterable, async-iterable, a context manager; `fileno()` is readable when there may be something to get.
-    """
-
-    def __init__(self, nspath: Optional[str] = None, timeout: Optional[float] = None) -> None:
-        self._directory = os.fsencode(nspath or NETNS_RUN_DIR)
-        self._timeout = timeout
-        self._events: deque[NetnsEvent] = deque()
-        self._known: set[str] = set()  # reported, or there from the start
-        self._pending: set[str] = set()  # mount points without a mount
-        self._wait_ms = 0
-        self._inotify = self._timer = -1
-        self._epoll: Optional[select.epoll] = None
-        self._wd = self._parent_wd = -1
-        try:
-            self._inotify = _core.inotify_open()
-            self._timer = _core.timer_open()
-            self._epoll = select.epoll()
-            self._epoll.register(self._inotify, select.EPOLLIN)
-            self._epoll.register(self._timer, select.EPOLLIN)
-            self._follow()
-            self._compare()
-            self._events.clear()
-        except BaseException:
-            self.close()
-            raise
-
-    # inotify tells of files, not of mounts: a name is looked at again until its mount is there, soon at first
-    # and then ever more rarely. The timer stands in the same epoll, so it is seen through fileno() as well.
-
-    def _follow(self) -> None:
-        """Watch the run directory; until there is one, its parent."""
-        mask = _IN_CREATE | _IN_DELETE | _IN_MOVED_TO | _IN_MOVED_FROM | _IN_DELETE_SELF | _IN_ONLYDIR
-        for _ in range(8):
-            try:
-                self._wd = _core.inotify_add(self._inotify, self._directory, mask)
-                return
-            except FileNotFoundError:
-                self._wd = -1
-            parent = os.path.dirname(self._directory.rstrip(b"/")) or b"."
-            self._parent_wd = _core.inotify_add(
-                self._inotify, parent, _IN_CREATE | _IN_MOVED_TO | _IN_ONLYDIR
-            )
-            if not os.path.isdir(self._directory):
-                return
-
-    def _is_alive(self, name: str) -> bool:
-        try:
-            os.close(_core.ns_open(self._directory + b"/" + os.fsencode(name), name))
-        except OSError:
-            return False
-        return True
-
-    def _report(self, event: str, name: str) -> None:
-        self._events.append(NetnsEvent(event, name))
-
-    def _appeared(self, name: str) -> None:
-        if name in self._known:
-            return
-        if self._is_alive(name):
-            self._pending.discard(name)
-            self._known.add(name)
-            self._report("created", name)
-        elif name not in self._pending and _is_dead(self._directory + b"/" + os.fsencode(name)):
-            self._pending.add(name)
-            self._wait_ms = 0
-
-    def _vanished(self, name: str) -> None:
-        self._pending.discard(name)
-        if name in self._known:
-            self._known.discard(name)
-            self._report("removed", name)
-
-    def _compare(self) -> None:
-        """Bring what is known in line with the directory, after a loss or a change of directory."""
-        names = set(listnetns(os.fsdecode(self._directory)))
-        for name in self._known - names:
-            self._vanished(name)
-        self._pending &= names
-        for name in names:
-            self._appeared(name)
-
-    def _pump(self) -> None:
-        """Take in what the kernel has, without waiting."""
-        while True:
-            try:
-                data = os.read(self._inotify, 65536)
-            except BlockingIOError:
-                break
-            offset = 0
-            while offset < len(data):
-                wd, mask, _, length = _INOTIFY_EVENT.unpack_from(data, offset)
-                offset += _INOTIFY_EVENT.size
-                name = os.fsdecode(data[offset : offset + length].rstrip(b"\0"))
-                offset += length
-                self._take(wd, mask, name)
-        try:
-            os.read(self._timer, 8)
-        except BlockingIOError:
-            pass
-        for name in list(self._pending):
-            self._appeared(name)
-        if self._pending:
-            self._wait_ms = min(max(1, 2 * self._wait_ms), 4096)
-            _core.timer_set(self._timer, self._wait_ms)
-
-    def _take(self, wd: int, mask: int, name: str) -> None:
-        if mask & _IN_Q_OVERFLOW:
-            self._compare()
-        elif wd == self._wd and mask & (_IN_DELETE_SELF | _IN_IGNORED):
-            self._follow()
-            self._compare()
-        elif wd == self._wd and mask & (_IN_CREATE | _IN_MOVED_TO):
-            self._appeared(name)
-        elif wd == self._wd and mask & (_IN_DELETE | _IN_MOVED_FROM):
-            self._vanished(name)
-        elif self._wd < 0 and os.fsencode(name) == os.path.basename(self._directory.rstrip(b"/")):
-            self._follow()
-            self._compare()
-
-    def _next(self) -> Optional[NetnsEvent]:
-        self._check()
-        if not self._events:
-            self._pump()
-        return self._events.popleft() if self._events else None
-
-    def _check(self) -> select.epoll:
-        if self._epoll is None:
-            raise OSError(errno.EBADF, "the watch is closed", os.fsdecode(self._directory))
-        return self._epoll
-
-    def get(self, timeout: Optional[float] = None) -> NetnsEvent:
-        """The next event, waited for at most `timeout` seconds (None: without end, 0: not at all).
-
-        Raises: TimeoutError; OSError(EBADF) if the watch is closed.
-        """
-        end = None if timeout is None else time.monotonic() + timeout
-        while True:
-            event = self._next()
-            if event is not None:
-                return event
-            left = None if end is None else end - time.monotonic()
-            if left is not None and left <= 0:
-                raise TimeoutError(errno.ETIMEDOUT, "no namespace was created or removed")
-            self._check().poll(left, 1)
-
-    def __iter__(self) -> Watch:
-        return self
-
-    def __next__(self) -> NetnsEvent:
-        if self._epoll is None:
-            raise StopIteration
-        try:
-            return self.get(self._timeout)
-        except TimeoutError:
-            raise StopIteration from None
-
-    def __aiter__(self) -> Watch:
-        return self
-
-    async def __anext__(self) -> NetnsEvent:
-        if self._epoll is None:
-            raise StopAsyncIteration
-        try:
-            return await asyncio.wait_for(self._anext(), self._timeout)
-        except asyncio.TimeoutError:
-            raise StopAsyncIteration from None
-
-    async def _anext(self) -> NetnsEvent:
-        loop = asyncio.get_running_loop()
-        while True:
-            event = self._next()
-            if event is not None:
-                return event
-            ready = asyncio.Event()
-            fd = self.fileno()
-            loop.add_reader(fd, ready.set)
-            try:
-                await ready.wait()
-            finally:
-                loop.remove_reader(fd)
-
-    def fileno(self) -> int:
-        """For select, poll, epoll and event loops: readable when `get(0)` may have something."""
-        return self._check().fileno()
-
-    @property
-    def closed(self) -> bool:
-        return self._epoll is None
-
-    def close(self) -> None:
-        """Idempotent."""
-        epoll, self._epoll = self._epoll, None
-        if epoll is not None:
-            epoll.close()
-        for fd in (self._inotify, self._timer):
-            if fd >= 0:
-                os.close(fd)
-        self._inotify = self._timer = -1
-
-    def __enter__(self) -> Watch:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_epoll", None) is not None:
-            warnings.warn(f"unclosed watch of {os.fsdecode(self._directory)}", ResourceWarning, source=self)
-            self.close()
-
-
 def watch(nspath: Optional[str] = None, timeout: Optional[float] = None) -> Watch:
     """Namespaces being created and removed in the run directory (or in `nspath`), by whomever, from now on.
 
@@ -1004,4 +754,4 @@ def watch(nspath: Optional[str] = None, timeout: Optional[float] = None) -> Watc
     Privilege: none. Raises: OSError(EMFILE, ENOSPC) at the limit of inotify instances or watches
     (fs.inotify.max_user_instances); FileNotFoundError if the parent of the run directory does not exist.
     """
-    return Watch(nspath, timeout)
+    return Watch(nspath or NETNS_RUN_DIR, timeout)

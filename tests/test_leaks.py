@@ -124,6 +124,12 @@ def make_and_remove(netns):
     fnetns.remove(netns + "x")
 
 
+def make_and_remove_many(netns):
+    names = [f"{netns}{number}" for number in range(4)]
+    fnetns.create_many(names)
+    fnetns.remove_many(names)
+
+
 def attach_and_remove(netns):
     fnetns.attach(netns + "y", os.getpid())
     fnetns.remove(netns + "y")
@@ -195,6 +201,8 @@ CASES: dict[str, tuple[Callable[[str], Any], int]] = {
     "fastns.netns.attach": (attach_and_remove, 100),
     "fastns.netns.create": (make_and_remove, 100),
     "fastns.netns.create_socket": (lambda netns: fnetns.create_socket(netns).close(), 1000),
+    "fastns.netns.create_many": (make_and_remove_many, 20),
+    "fastns.netns.remove_many": (make_and_remove_many, 20),
     "fastns.netns.dropns": (push_drop_back, 500),
     "fastns.netns.entered": (in_namespace, 1000),
     "fastns.netns.exists": (fnetns.exists, 1000),

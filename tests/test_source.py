@@ -51,6 +51,7 @@ LAYERS = [
     "_request",
     "proxy",
     "netns",
+    "_watch",
     "requests",
     "schema",
     "errors",
