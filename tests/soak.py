@@ -108,7 +108,7 @@ class Soak:
 
     def use(self, rng, space, work):
         """work(handle), once more with a new handle when the proxy was killed under the old one."""
-        for _ in range(4):
+        for _ in range(8):  # more than a space keeps: they may all have had the same proxy
             ns = self.handle(rng, space)
             try:
                 return work(ns)
@@ -296,9 +296,10 @@ class Soak:
     def do_threads(self, rng):
         """Threads on one handle, each with questions of its own."""
         space = self.space(rng)
-        errors = []
 
         def run(ns):
+            errors = []
+
             def ask():
                 try:
                     for _ in range(30):
