@@ -7,6 +7,7 @@ import signal
 import struct
 import threading
 import time
+import warnings
 
 SOL_NETLINK, LISTEN_ALL_NSID, CAP_ACK, EXT_ACK, STRICT = 270, 8, 10, 11, 12
 NEWLINK, GETLINK, SETLINK, NEWADDR, GETADDR, NEWROUTE, GETROUTE, NEWNSID, GETNSID = 16, 18, 19, 20, 22, 24, 26, 88, 90
@@ -101,7 +102,9 @@ def ended(pid, patience=WAIT):
 def in_child(body):
     """Run body() in a forked child: what it raised, as text, or an empty text."""
     reading, writing = os.pipe()
-    pid = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # other threads run: that is what is tried
+        pid = os.fork()
     if pid == 0:
         text = ""
         try:
