@@ -9,6 +9,7 @@ import asyncio
 import gc
 import os
 import subprocess
+from dataclasses import is_dataclass
 from typing import Any, Callable
 
 import pytest
@@ -180,6 +181,11 @@ def asynchronous(cls, *args):
     asyncio.run(use())
 
 
+def pool_and_close(netns):
+    with fastns.Pool(16) as pool:
+        pool[netns].get_links()
+
+
 def install_and_back(netns):
     fastns.install()
     fastns.uninstall()
@@ -193,6 +199,7 @@ CASES: dict[str, tuple[Callable[[str], Any], int]] = {
     "fastns.IPRoute": (lambda netns: fastns.IPRoute().close(), 1000),
     "fastns.NetNS": (lambda netns: fastns.NetNS(netns).close(), 1000),
     "fastns.NSPopen": (run_true, 100),
+    "fastns.Pool": (pool_and_close, 100),
     "fastns.Proxy": (proxy_and_close, 50),
     "fastns.install": (install_and_back, 50),
     "fastns.uninstall": (install_and_back, 50),
@@ -239,7 +246,7 @@ def public_functions() -> list[str]:
             thing = getattr(module, name)
             if not callable(thing) or not getattr(thing, "__module__", "").startswith("fastns"):
                 continue
-            if isinstance(thing, type) and issubclass(thing, (Exception, tuple)):
+            if isinstance(thing, type) and (issubclass(thing, (Exception, tuple)) or is_dataclass(thing)):
                 continue
             found.append(f"{module.__name__}.{name}")
     return found
