@@ -47,9 +47,18 @@ cdef extern from *:
     static CYTHON_INLINE PyObject *fns_new(PyObject *type, PyObject *no_arguments)
     {
         PyObject *object = PyDict_Type.tp_new((PyTypeObject *)type, no_arguments, NULL);
-        if (object != NULL)
+        if (object != NULL) {
             PyObject_GC_UnTrack(object);
+            /* C code that asks a dict for its size before it asks for its items (json does) must not take
+               an unfilled one for empty */
+            ((PyDictObject *)object)->ma_used = 1;
+        }
         return object;
+    }
+
+    static CYTHON_INLINE void fns_open(PyObject *object)
+    {
+        ((PyDictObject *)object)->ma_used = 0;
     }
 
     /* object[key] and len(object) of a lazy class without the detour through its __getitem__ and __len__ */
@@ -165,6 +174,7 @@ cdef extern from *:
     Py_ssize_t fns_member_offset(object descriptor) noexcept
     object fns_new(PyObject *type, object no_arguments)
     void fns_track(object obj) noexcept
+    void fns_open(object obj) noexcept
     void fns_untrack(object obj) noexcept
     void fns_set_item(object cls, void *subscript, void *item) noexcept
     void fns_set_slots(object cls, void *subscript, void *length) noexcept
@@ -1001,7 +1011,7 @@ cdef int read_attrs(Plan p, object obj, bytes data, Py_ssize_t off, Py_ssize_t l
             if attr.choice == C_PYTHON and not published[0]:
                 # The function, and what it looks at, may look at this message: as in pyroute2, it has the
                 # fields and the attributes so far.
-                PyDict_Update(obj, d)
+                put_all(obj, d)
                 settle(obj, data, off, length, _NOT_INITIALIZED, False)
                 published[0] = True
             try:
@@ -1262,6 +1272,12 @@ cdef int fill_element(Plan p, object obj) except -1:
     return fill_cell(obj, True)
 
 
+cdef inline int put_all(object obj, dict d) except -1:
+    if not is_filled(obj):
+        fns_open(obj)
+    return PyDict_Update(obj, d)
+
+
 cdef int settle(object obj, bytes data, Py_ssize_t off, object length, object value, bint decoded) except -1:
     """Set the slots to what pyroute2's __init__ and decode() leave there; from here on the object is filled."""
     slot_set(obj, O_BUF, None)
@@ -1293,7 +1309,7 @@ cdef int fill_cell(object obj, bint element) except -1:
     if is_filled(obj) and not published:
         return 0  # by another thread
     if left == 0:
-        PyDict_Update(obj, d)
+        put_all(obj, d)
         settle(obj, data, off, length, value[0] if value else _NOT_INITIALIZED, True)
         return 0
     if published:
@@ -1301,7 +1317,7 @@ cdef int fill_cell(object obj, bint element) except -1:
     d = {S_ATTRS: []}
     if p.cls.header:
         d[S_HEADER] = {}
-    PyDict_Update(obj, d)
+    put_all(obj, d)
     settle(obj, data, off, length_object, _NOT_INITIALIZED, False)
     decode_in_python(obj, p)
     return 0
@@ -1348,7 +1364,7 @@ cdef int fill_message(object obj) except -1:
     if left == 0:
         if event is not None:
             d[S_EVENT] = event
-        PyDict_Update(obj, d)
+        put_all(obj, d)
         settle(obj, data, 0, length, value[0] if value else _NOT_INITIALIZED, True)
         return 0
     if published:
@@ -1356,7 +1372,7 @@ cdef int fill_message(object obj) except -1:
     d = {S_ATTRS: []}
     if p.cls.header:
         d[S_HEADER] = header
-    PyDict_Update(obj, d)
+    put_all(obj, d)
     settle(obj, data, 0, 0, _NOT_INITIALIZED, False)
     try:
         p.cls.decode(obj)
