@@ -2183,7 +2183,7 @@ cdef object error_message(object marshal, Plan p, bytes data, Py_ssize_t off, Py
             if type != T_DONE and length >= 2 * HEADER + 4:
                 inner = load32(base + HEADER + 4)
                 cls = marshal.msg_map.get(load16(base + HEADER + 8), _nlmsg)
-                if flags & FL_CAPPED:
+                if type == T_ERROR and flags & FL_CAPPED:
                     inner, cls = HEADER, _nlmsg
                 elif inner < HEADER or inner > length - HEADER - 4:
                     inner, cls = length - HEADER - 4, _nlmsg
