@@ -2176,7 +2176,9 @@ cdef object error_message(object marshal, Plan p, bytes data, Py_ssize_t off, Py
     slot_set(msg, O_BUF, header)
     if code != 0:
         text = msg.get_attr("NLMSGERR_ATTR_MSG")
-        number = min(abs(<long>code), 0x7FFFFFFF)  # what strerror() takes
+        number = abs(<long>code)
+        if not text:
+            number = min(number, 0x7FFFFFFF)  # what strerror() takes
         if number == _errno.ENOBUFS:
             error = OSError(number, text)
         else:
