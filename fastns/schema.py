@@ -328,7 +328,7 @@ class _FastMarshal:
         request = header.get("errmsg")
         return NetlinkError(
             code,
-            text if isinstance(text, str) else None,
+            text,
             request=request,
             offset=offset,
             attribute=_codec.attribute_at(request, offset),
