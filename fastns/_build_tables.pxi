@@ -353,7 +353,8 @@ cdef _LinkData _link_data(_Kind kind, str name):
         table = _compiled(cls)
         prefix = cls.prefix or "IFLA_"
         for entry in cls.nla_map:
-            if not isinstance(entry[0], str):
+            # the second: a class derived from one whose table was made already, which it goes on using
+            if not isinstance(entry[0], str) or entry[0] not in table:
                 return None
             short = entry[0][len(prefix):].lower()
             key = _attr_key(table[entry[0]])

@@ -320,9 +320,13 @@ def test_neutron_single_vxlan_device(netns):
     """neutron/privileged/agent/linux/svd.py: an extended kind of link, and messages pyroute2 does not know."""
     kinds = ifinfmsg.ifinfmsg.ifinfo
     original = kinds.data_map["vxlan"]
+    vxlan.vxlan()  # an earlier link's: then the derived class goes on with its table, in pyroute2 too
     kinds.register_link_kind(module={"vxlan": ExtendedVxlan})
     try:
         with get_iproute(netns) as ip:
+            ip.link("add", ifname="vx1", kind="vxlan", vxlan_id=7)
+            ip.link("del", ifname="vx1")
+            ExtendedVxlan._nlmsg_base__compiled_nla = False  # reset_vxlan_vnifilter_nla
             spec = {"kind": "vxlan", "vxlan_port": 4789, "vxlan_learning": False, "vxlan_collect_metadata": 1}
             ip.link("add", ifname="br0", kind="bridge")
             ip.link("add", ifname="vx0", vxlan_vnifilter=1, **spec)
