@@ -325,6 +325,8 @@ class _FastMarshal:
 
         header = msg["header"]
         offset = msg.get_attr("NLMSGERR_ATTR_OFFS")
+        if not isinstance(offset, int):
+            offset = None  # there is none, or it is cut short
         request = header.get("errmsg")
         return NetlinkError(
             code,
