@@ -18,7 +18,8 @@ from fastns._engine import PySocket
 TRANSPORTS = ("auto", "direct", "relay")
 DUMP_POLICIES = ("retry", "raise", "flag")
 RCVBUF = 1 << 20
-EVENTS_RCVBUF = 8 << 20
+# Room for some 100,000 events, should the receiver get no processor time at all; memory is taken only as they come.
+EVENTS_RCVBUF = 64 << 20
 
 T = TypeVar("T")
 

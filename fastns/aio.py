@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
     from types import TracebackType
 
-    from fastns.errors import BatchItemError
+    from fastns.errors import BatchItemErrors
     from fastns.table import Table
 
 __all__ = [
@@ -519,7 +519,7 @@ class AsyncBatch:
         return self._batch.results
 
     @property
-    def errors(self) -> list[BatchItemError]:
+    def errors(self) -> BatchItemErrors:
         return self._batch.errors
 
     @property

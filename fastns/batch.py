@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fastns import _codec, netns
 from fastns._engine import Engine, LocalRequests, Sequence
 from fastns._request import Request, drive, request_methods
-from fastns.errors import BatchError, BatchItemError, NetlinkError
+from fastns.errors import BatchError, BatchItemError, BatchItemErrors, NetlinkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -318,13 +318,12 @@ class Batch(_codec.BatchBuffer):
         return len(self._failures) + self._forgotten
 
     @property
-    def errors(self) -> list[BatchItemError]:
+    def errors(self) -> BatchItemErrors:
         """The items that failed, and those of whom it is not known (ENOBUFS), in order."""
-        errors = [self._item_error(failure) for failure in self._failures]
+        failures = self._failures
         if self.unknown:
-            errors.extend(self._item_error((index, errno.ENOBUFS, b"", b"")) for index in self.unknown)
-            errors.sort(key=lambda error: error.index)
-        return errors
+            failures = sorted([*failures, *((index, errno.ENOBUFS, b"", b"") for index in self.unknown)])
+        return BatchItemErrors(failures, self.engine.options["netns"])
 
     @property
     def results(self) -> list[Any]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 from pyroute2.netlink import exceptions as pyroute2_exceptions
 from pyroute2.netlink.exceptions import NetlinkDecodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 __all__ = [
     "BatchError",
@@ -96,6 +97,42 @@ class BatchItemError(NetlinkError):
         return _attribute_name(self.data, self.offset, self._missing)
 
 
+class BatchItemErrors(Sequence[BatchItemError]):
+    """The errors of a batch, in order: a sequence that makes each when it is first looked at."""
+
+    def __init__(self, failures: Iterable[tuple[int, int, bytes, bytes]] = (), netns: Any = None) -> None:
+        self._items: list[Any] = list(failures)
+        self._netns = netns
+
+    def _made(self, place: int) -> BatchItemError:
+        item = self._items[place]
+        if not isinstance(item, BatchItemError):
+            index, code, data, answer = item
+            item = self._items[place] = BatchItemError(index, code, data, answer, self._netns)
+        return item
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, key: int) -> BatchItemError: ...
+    @overload
+    def __getitem__(self, key: slice) -> list[BatchItemError]: ...
+
+    def __getitem__(self, key: int | slice) -> Any:
+        if isinstance(key, slice):
+            return [self._made(place) for place in range(*key.indices(len(self._items)))]
+        return self._made(key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, (list, tuple, BatchItemErrors)) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(list(self))
+
+
 class BatchError(NetlinkError):
     """Items of a batch failed. `code` and text are those of the first.
 
@@ -106,7 +143,7 @@ class BatchError(NetlinkError):
 
     def __init__(
         self,
-        errors: list[BatchItemError],
+        errors: Sequence[BatchItemError],
         *,
         count: int,
         sent: int,

@@ -249,7 +249,7 @@ class IPRoute(pyroute2.IPRoute):  # type: ignore[misc]
         applies the stream ends with the kernel's state. `initial` begins with reading it. `all_ns` also receives
         the events of every namespace that has an id in the handle's, labelled with it.
 
-        `rcvbuf` is the kernel's buffer in bytes (default 8 MiB, beyond the system's limit where allowed), `ring_size`
+        `rcvbuf` is the kernel's buffer in bytes (default 64 MiB, beyond the system's limit where allowed), `ring_size`
         the proxy's (default 32 MiB). Privilege: none to listen, CAP_NET_BROADCAST for `all_ns`. Raises OSError,
         ProxyError when the proxy is gone. Source: rtnetlink(7), netlink(7).
         """

@@ -593,3 +593,23 @@ def test_a_mocked_handle(monkeypatch):
             batch = handle.batch()
             batch._finish()
             assert not handle.asyncore.socket.closed
+
+
+def test_errors_are_a_sequence():
+    from fastns.errors import BatchItemErrors
+
+    errors = BatchItemErrors([(n, errno.EEXIST, b"", b"") for n in range(5)], "blue")
+    assert len(errors) == 5
+    assert errors[1] is errors[1]
+    assert (errors[-1].index, errors[-1].netns) == (4, "blue")
+    assert [error.index for error in errors[1:3]] == [1, 2]
+    assert errors == list(errors)
+    assert errors != []
+    assert errors[2] in errors
+    assert repr(errors) == repr(list(errors))
+    copy = pickle.loads(pickle.dumps(errors))
+    assert [(error.index, error.code, error.netns) for error in copy] == [
+        (n, errno.EEXIST, "blue") for n in range(5)
+    ]
+    with pytest.raises(IndexError):
+        errors[5]
