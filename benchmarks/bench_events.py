@@ -1,5 +1,6 @@
 """A storm of route events, caused from C at full speed; how many of them arrive. The clock counts events here."""
 
+import itertools
 import os
 
 import pytest
@@ -31,3 +32,11 @@ def bench_event_storm(measure, benchmark, impl, fresh_wired, small):
 @pytest.mark.timeout(300)
 def bench_event_storm_asleep(measure, benchmark, impl, fresh_wired, small):
     count_events(measure, benchmark, impl, impl.storm_asleep, fresh_wired, small)
+
+
+@pytest.mark.operation("event")
+def bench_event(measure, impl, fresh_wired, small):
+    netns, index = fresh_wired
+    count = 2 if small else 1000
+    firsts = itertools.count(0x0B000000, 1 << 16)
+    measure(lambda: impl.event(netns, next(firsts), count, index), items=count, rounds=5)

@@ -20,3 +20,11 @@ def bench_ndb_sources(measure, benchmark, impl, many):
     count = min(count, 50)
     benchmark.extra_info["namespaces"] = count
     assert set(measure(lambda: impl.ndb(prefix, count), rounds=3)) == {count}
+
+
+@pytest.mark.operation("each")
+@pytest.mark.timeout(300)
+def bench_pool_each(measure, benchmark, impl, many):
+    prefix, count = many
+    benchmark.extra_info["namespaces"] = count
+    assert set(measure(lambda: impl.each(prefix, count), rounds=5)) == {count}

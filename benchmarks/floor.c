@@ -215,8 +215,9 @@ static unsigned int route(char *at, uint32_t seq, uint32_t dst, int oif, int fla
 	return h->nlmsg_len;
 }
 
-/* `count` host routes from `first` on. chunked: as many per send as fit, the last of each chunk acknowledged. */
-int64_t floor_add_routes(const char *path, uint32_t first, int count, int oif, int chunked)
+/* `count` host routes from `first` on. chunked: as many per send as fit, the last of each chunk acknowledged.
+ * every: each so manieth fails, by an interface that is not there (0: none may); *failed counts those. */
+int64_t floor_add_routes(const char *path, uint32_t first, int count, int oif, int chunked, int every, int64_t *failed)
 {
 	static char out[CHUNK] __attribute__((aligned(8))), in[RECV_SIZE] __attribute__((aligned(8)));
 	int fd = open_here(path);
@@ -225,12 +226,14 @@ int64_t floor_add_routes(const char *path, uint32_t first, int count, int oif, i
 	if (fd < 0)
 		return -errno;
 	setsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &(int){1}, sizeof(int));
+	*failed = 0;
 	start = now();
 	for (int i = 0, done = 0; i < count;) {
 		size_t used = 0;
 		do {
 			int last = !chunked || i + 1 == count || used + 2 * 64 > sizeof out;
-			used += route(out + used, (uint32_t)i + 1, first + (uint32_t)i, oif, last ? NLM_F_ACK : 0);
+			int to = every && i % every == 0 ? 0x7ffffff : oif;
+			used += route(out + used, (uint32_t)i + 1, first + (uint32_t)i, to, last ? NLM_F_ACK : 0);
 			i++;
 			if (last)
 				break;
@@ -245,10 +248,11 @@ int64_t floor_add_routes(const char *path, uint32_t first, int count, int oif, i
 				struct nlmsgerr *e = NLMSG_DATA(h);
 				if (h->nlmsg_type != NLMSG_ERROR)
 					continue;
-				if (e->error) {
+				if (e->error && !every) {
 					errno = -e->error;
 					goto fail;
 				}
+				*failed += e->error != 0;
 				done = h->nlmsg_seq == (uint32_t)i;
 			}
 		}
@@ -259,6 +263,37 @@ int64_t floor_add_routes(const char *path, uint32_t first, int count, int oif, i
 fail:
 	close(fd);
 	return -errno;
+}
+
+/* From the request for a route to its event on a second socket. */
+int64_t floor_event(const char *path, uint32_t first, int count, int oif)
+{
+	static char out[256] __attribute__((aligned(8))), in[RECV_SIZE] __attribute__((aligned(8)));
+	int fd = open_here(path), events = open_here(path), group = RTNLGRP_IPV4_ROUTE;
+	int64_t start, took;
+
+	if (fd < 0 || events < 0 || setsockopt(events, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof group))
+		goto fail;
+	start = now();
+	for (int i = 0; i < count; i++) {
+		struct nlmsghdr *h = (void *)in;
+		unsigned int size = route(out, (uint32_t)i + 1, first + (uint32_t)i, oif, 0);
+		if (send(fd, out, size, 0) < 0 || recv(events, in, sizeof in, 0) < 0)
+			goto fail;
+		if (h->nlmsg_type != RTM_NEWROUTE) {
+			errno = EPROTO;
+			goto fail;
+		}
+	}
+	took = now() - start;
+	close(fd);
+	close(events);
+	return took;
+fail:
+	took = -errno;
+	close(fd);
+	close(events);
+	return took;
 }
 
 int64_t floor_create_remove(const char *path, int count)

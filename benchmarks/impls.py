@@ -22,6 +22,7 @@ from time import perf_counter, sleep
 from typing import Any, Callable, ClassVar, Iterator
 
 RUN_DIR = "/var/run/netns"
+NO_SUCH = 0x7FFFFFF  # an interface
 RTM_GETLINK, RTM_GETROUTE = 18, 26
 TRUE = next(path for path in ("/usr/bin/true", "/bin/true") if os.path.exists(path))
 
@@ -87,6 +88,21 @@ class Impl:
         raise NotImplementedError
 
     def add_routes_batch(self, netns: str, first: int, count: int, oif: int) -> float:
+        raise NotImplementedError
+
+    def batch_some_fail(self, netns: str, first: int, count: int, oif: int) -> tuple[float, int]:
+        """As add_routes_batch, each hundredth by an interface that is not there; and how many failed."""
+        raise NotImplementedError
+
+    def batch_all_fail(self, netns: str, first: int, count: int, oif: int) -> tuple[float, int]:
+        raise NotImplementedError
+
+    def event(self, netns: str, first: int, count: int, oif: int) -> float:
+        """From asking for a route to having its event, one after the other."""
+        raise NotImplementedError
+
+    def each(self, prefix: str, count: int) -> tuple[float, int]:
+        """As many, over handles that are open already."""
         raise NotImplementedError
 
     def create_remove(self, name: str, count: int) -> float:
@@ -158,11 +174,30 @@ class Floor(Impl):
     def dump_links(self, netns: str) -> tuple[float, int]:
         return self.dump(netns, RTM_GETLINK, 0)
 
+    def add(
+        self, netns: str, first: int, count: int, oif: int, chunked: int, every: int = 0
+    ) -> tuple[float, int]:
+        failed = ctypes.c_int64()
+        number = ctypes.c_uint32(first)
+        took = self.call(
+            "floor_add_routes", self.path(netns), number, count, oif, chunked, every, ctypes.byref(failed)
+        )
+        return took, failed.value
+
     def add_routes(self, netns: str, first: int, count: int, oif: int) -> float:
-        return self.call("floor_add_routes", self.path(netns), ctypes.c_uint32(first), count, oif, 0)
+        return self.add(netns, first, count, oif, 0)[0]
 
     def add_routes_batch(self, netns: str, first: int, count: int, oif: int) -> float:
-        return self.call("floor_add_routes", self.path(netns), ctypes.c_uint32(first), count, oif, 1)
+        return self.add(netns, first, count, oif, 1)[0]
+
+    def batch_some_fail(self, netns: str, first: int, count: int, oif: int) -> tuple[float, int]:
+        return self.add(netns, first, count, oif, 1, 100)
+
+    def batch_all_fail(self, netns: str, first: int, count: int, oif: int) -> tuple[float, int]:
+        return self.add(netns, first, count, oif, 1, 1)
+
+    def event(self, netns: str, first: int, count: int, oif: int) -> float:
+        return self.call("floor_event", self.path(netns), ctypes.c_uint32(first), count, oif)
 
     def create_remove(self, name: str, count: int) -> float:
         return self.call("floor_create_remove", self.path(name), count)
@@ -353,6 +388,50 @@ class FastnsDirect(PythonAPI):
 
             return timed(work)
 
+    def failing(self, netns: str, first: int, count: int, oif: int, every: int) -> tuple[float, int]:
+        items = [(f"{address(first + n)}/32", NO_SUCH if n % every == 0 else oif) for n in range(count)]
+        failed = 0
+        with self.handle(netns) as ns:
+
+            def work() -> None:
+                nonlocal failed
+                with ns.batch(errors="collect") as batch:
+                    for prefix, to in items:
+                        batch.route("add", dst=prefix, oif=to)
+                failed = len(batch.errors)
+
+            return timed(work), failed
+
+    def batch_some_fail(self, netns: str, first: int, count: int, oif: int) -> tuple[float, int]:
+        return self.failing(netns, first, count, oif, 100)
+
+    def batch_all_fail(self, netns: str, first: int, count: int, oif: int) -> tuple[float, int]:
+        return self.failing(netns, first, count, oif, 1)
+
+    def event(self, netns: str, first: int, count: int, oif: int) -> float:
+        prefixes = [f"{address(first + n)}/32" for n in range(count)]
+        with self.handle(netns) as ns, ns.monitor(groups=[7]) as monitor:
+
+            def work() -> None:
+                for prefix in prefixes:
+                    ns.route("add", dst=prefix, oif=oif)
+                    if monitor.get(10)["event"] != "RTM_NEWROUTE":
+                        raise RuntimeError("another event")
+
+            return timed(work)
+
+    def each(self, prefix: str, count: int) -> tuple[float, int]:
+        names = [f"{prefix}{number}" for number in range(count)]
+        links = 0
+
+        def work() -> None:
+            nonlocal links
+            links = sum(len(found) for found in pool.each("link", names=names).values())
+
+        with self.package().Pool(count, **self.options) as pool:
+            work()
+            return timed(work), links
+
 
 NDB = """
 {install}
@@ -430,6 +509,30 @@ class Iproute2(Impl):
         return self.batch(
             netns, [f"route add {address(first + n)}/32 dev {name} proto static\n" for n in range(count)]
         )
+
+    def batch_some_fail(self, netns: str, first: int, count: int, oif: int) -> tuple[float, int]:
+        return self.failing(netns, first, count, oif, 100)
+
+    def batch_all_fail(self, netns: str, first: int, count: int, oif: int) -> tuple[float, int]:
+        return self.failing(netns, first, count, oif, 1)
+
+    def failing(self, netns: str, first: int, count: int, oif: int, every: int) -> tuple[float, int]:
+        # `ip` looks interfaces up itself: what fails here is a gateway that nothing reaches.
+        lines = [f"route add {address(first + n)}/32 via 255.255.255.254\n" for n in range(count)]
+        name = self.ip("-n", netns, "-o", "link", "show").split(f"{oif}: ")[1].split("@")[0].split(":")[0]
+        for n in range(count):
+            if n % every:
+                lines[n] = f"route add {address(first + n)}/32 dev {name} proto static\n"
+        command = ["ip", "-n", netns, "-force", "-batch", "-"]
+        text = "".join(lines)
+        failed = 0
+
+        def work() -> None:
+            nonlocal failed
+            done = subprocess.run(command, input=text, check=False, capture_output=True, text=True)
+            failed = done.stderr.count("Command failed")
+
+        return timed(work), failed
 
     def create_remove(self, name: str, count: int) -> float:
         def work() -> None:
