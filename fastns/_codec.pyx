@@ -2,7 +2,10 @@
 
 from fastns cimport _linux as lx
 
+include "_plan.pxi"
 include "_decode.pxi"
+include "_lazy.pxi"
+include "_datagram.pxi"
 include "_build.pxi"
 include "_build_tables.pxi"
 include "_build_kinds.pxi"
