@@ -68,6 +68,7 @@ class Proxy:
         max_channels: int = 4096,
         default: bool = False,
     ) -> None:
+        _hook()
         _core.reap_abandoned()
         mask = _families_mask(families, netns is not None)
         with ExitStack() as stack:
@@ -191,12 +192,16 @@ class Proxy:
 
 def _remember(client: _core.RelayClient) -> None:
     """A forked child lets its copies of the connections go, or a proxy would not see its caller's end."""
-    global _hooked
     with _lock:
         _clients.add(client)
-        if not _hooked:
-            os.register_at_fork(after_in_child=_after_fork)
-            _hooked = True
+
+
+def _hook() -> None:
+    """Before the lock is first taken: a child forked while another thread holds it needs a new one."""
+    global _hooked
+    if not _hooked:
+        os.register_at_fork(after_in_child=_after_fork)  # twice, should two threads meet here, does no harm
+        _hooked = True
 
 
 def _after_fork() -> None:
@@ -243,6 +248,7 @@ def _is_name(ref: Any) -> bool:
 def shared() -> Proxy:
     """The one proxy of this Python process: forked at first need, again when it died and in a forked child."""
     global _shared
+    _hook()
     with _lock:
         if _shared is None or not _shared.alive:
             if _shared is not None:
@@ -254,6 +260,7 @@ def shared() -> Proxy:
 def close_shared() -> None:
     """End the shared proxy, if there is one; the next need forks another."""
     global _shared
+    _hook()
     with _lock:
         proxy, _shared = _shared, None
     if proxy is not None:
@@ -263,6 +270,7 @@ def close_shared() -> None:
 
 def default() -> Optional[Proxy]:
     """The living `Proxy(default=True)` made last, or None."""
+    _hook()
     with _lock:
         _defaults[:] = [proxy for proxy in _defaults if proxy.alive]
         return _defaults[-1] if _defaults else None
