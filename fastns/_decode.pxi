@@ -576,12 +576,28 @@ cdef int fill_cell(object obj, bint element) except -1:
     return 0
 
 
+class _Bounded(bytes):
+    """The bytes of what pyroute2's code decodes. It reads each attribute's header by a slice, and an array that has
+    an element without length the same one for ever: that ends here."""
+
+    def __getitem__(self, key):
+        if type(key) is slice:
+            state = self.__dict__
+            state["repeats"] = state.get("repeats", 0) + 1 if state.get("start") == key.start else 0
+            state["start"] = key.start
+            if state["repeats"] > 1000:
+                raise ValueError("array of attributes with an empty element")
+        return bytes.__getitem__(self, key)
+
+
 cdef object decode_in_python(object obj, Plan p):
     """pyroute2's decode() of a filled object, kept from looping for ever over an array with an empty element."""
     if <object>slot(obj, O_ARRAY) and isinstance(<object>slot(obj, O_DATA), bytes) and stuck(
         p, <bytes>slot(obj, O_DATA), <object>slot(obj, O_OFFSET)
     ):
         raise NetlinkNLADecodeError(ValueError("array of attributes with an empty element"))
+    if type(<object>slot(obj, O_DATA)) is bytes:
+        slot_set(obj, O_DATA, _Bounded(<object>slot(obj, O_DATA)))
     return p.cls.decode(obj)
 
 
@@ -627,6 +643,7 @@ cdef int fill_message(object obj) except -1:
         d[S_HEADER] = header
     put_all(obj, d)
     settle(obj, data, 0, 0, _NOT_INITIALIZED, False)
+    slot_set(obj, O_DATA, _Bounded(data))
     try:
         p.cls.decode(obj)
     except NetlinkDecodeError:
