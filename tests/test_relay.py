@@ -260,7 +260,7 @@ def test_too_many_descriptors(channel):
 
 @pytest.mark.root
 def test_events_wait_while_nobody_reads(proxy, netns):
-    events = proxy.open(netns, groups=ROUTE_GROUP)
+    events = proxy.open(netns, groups=ROUTE_GROUP, rcvbuf=64 << 20)
     writer = proxy.open(netns)
     link_up(writer)
     while True:
