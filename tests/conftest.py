@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import secrets
+import signal
 import subprocess
 from typing import Iterator
 
@@ -29,6 +30,14 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     acquire()
     rights = privilege.reason or ("own network and mount namespace" if privilege.isolated else "this machine")
     return [f"fastns: FASTNS_SEED={SEED}, namespaces: {rights}"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A shell that runs us in the background has SIGINT and SIGQUIT ignored, which programs under test would inherit."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
