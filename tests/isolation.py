@@ -115,3 +115,16 @@ def need_tool(*names: str) -> None:
     for name in names:
         if shutil.which(name) is None:
             unavailable(f"needs the program {name!r}")
+
+
+def _ids() -> int:
+    with open("/proc/self/uid_map") as uid_map:
+        return sum(int(line.split()[2]) for line in uid_map)
+
+
+needs_tun = pytest.mark.skipif(
+    not os.access("/dev/net/tun", os.R_OK | os.W_OK), reason="kernel: /dev/net/tun is not open to this user"
+)
+needs_ids = pytest.mark.skipif(
+    _ids() < 65535, reason="kernel: a user namespace with one id has nobody to become and no say over the machine"
+)

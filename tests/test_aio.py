@@ -14,6 +14,7 @@ from subprocess import DEVNULL, PIPE
 
 import pyroute2
 import pytest
+from isolation import needs_tun
 from test_iproute import FakeKernel, done, plain, route
 
 from fastns import BatchError, NetlinkError, NetNS, ResyncBegin, ResyncEnd
@@ -398,6 +399,7 @@ def test_a_cancelled_send_still_keeps_its_turn(run):
 
 
 @pytest.mark.root
+@needs_tun
 def test_a_probe_does_not_hold_the_loop(netns, run):
     async def main():
         async with AsyncNetNS(netns, transport="direct") as ns:

@@ -13,6 +13,7 @@ import warnings
 
 import pyroute2
 import pytest
+from isolation import needs_tun
 from pyroute2.netlink.rtnl import RTM_NEWROUTE
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
@@ -343,6 +344,7 @@ def test_get_is_answered_among_the_others(ns):
     assert [m.get_attr("IFLA_IFNAME") for m in batch.results[3]] == ["lo"]
 
 
+@needs_tun
 def test_requests_that_are_no_netlink_keep_their_place(ns):
     with ns.batch(errors="collect") as batch:
         batch.link("add", ifname="v0", kind="veth", peer="v1")

@@ -23,6 +23,7 @@ from ctypes import util as ctypes_util
 
 import pyroute2
 import pytest
+from isolation import needs_tun
 from pyroute2 import netlink
 from pyroute2.netlink import exceptions as netlink_exceptions
 from pyroute2.netlink import rtnl
@@ -616,6 +617,7 @@ def test_kuryr_kubernetes_bridge_in_a_container(netns_pair):
 # ---- os-vif: os_vif/internal/ip/linux/impl_pyroute2.py ----------------------------------------------------------
 
 
+@needs_tun
 def test_os_vif(netns):
     def inside():
         def lookup(ip, link):

@@ -18,6 +18,7 @@ import warnings
 
 import pyroute2
 import pytest
+from isolation import needs_ids, needs_tun
 
 from fastns.errors import NetlinkError
 from fastns.ipdb import IPDB, CommitException, CreateException, PartialCommitException
@@ -556,6 +557,7 @@ def test_create_macvlan_over_interface_to_be_made(moded, how):
     assert upper.link == lower.index and upper.macvlan_mode == how
 
 
+@needs_tun
 def test_create_tap(netns, db):
     db.create(ifname="tap0", kind="tuntap", mode="tap", uid=1, gid=1).commit()
     assert "tap0" in db.interfaces and ip(netns, "link", "show", "dev", "tap0")
@@ -1492,6 +1494,7 @@ with Proxy(read_only=read_only) as proxy:
 
 
 @pytest.mark.parametrize("read_only", [False, True])
+@needs_ids
 def test_without_privilege_through_a_proxy(netns, read_only):
     env = {**os.environ, "PYTHONPATH": os.getcwd()}
     command = [sys.executable, "-c", UNPRIVILEGED, netns, str(read_only)]

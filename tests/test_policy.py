@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from isolation import unavailable
+from isolation import needs_ids, unavailable
 from relaywire import (
     ACK,
     CREATE,
@@ -333,6 +333,7 @@ def test_options_outside_the_list(netns, level, option, value):
 
 
 @pytest.mark.parametrize("value", [-1, (256 << 20) + 1, b"", b"\1"])
+@needs_ids
 def test_buffer_sizes_have_a_limit(netns, value):
     with Proxy() as proxy:
         channel = proxy.open(netns)
@@ -419,6 +420,7 @@ proxy.close()
 
 
 @pytest.mark.parametrize("how", ["uid", "capabilities"])
+@needs_ids
 def test_survives_the_caller_dropping_everything(netns, how):
     script = DROP.format(tests=str(Path(__file__).parent))
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
@@ -567,6 +569,7 @@ def plain(netns):
     return PLAIN.format(tests=str(Path(__file__).parent), other=path_of(netns))
 
 
+@needs_ids
 def test_without_any_privilege(netns):
     """The namespace one is in works, another is refused by the kernel with the step that failed."""
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
