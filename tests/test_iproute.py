@@ -10,6 +10,7 @@ import pickle
 import select
 import socket
 import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -151,8 +152,8 @@ def test_unprivileged_open_names_namespace_and_capability(netns):
         ids = sum(int(line.split()[2]) for line in uid_map)
     if ids < 65535:
         pytest.skip("kernel: a user namespace with one id has nobody to become")
-    done = subprocess.run(["python3", "-c", code, netns], capture_output=True, text=True, check=False,
-                          env={**os.environ, "PYTHONPATH": os.pathsep.join(__import__("sys").path)})
+    done = subprocess.run([sys.executable, "-c", code, netns], capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     if "Permission denied" in done.stderr and "ModuleNotFoundError" in done.stderr:
         pytest.skip("python: the interpreter's files are not readable for others")
     assert netns in done.stdout and "CAP_SYS_ADMIN" in done.stdout, done
