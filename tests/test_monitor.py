@@ -208,7 +208,9 @@ def test_applying_the_stream_ends_in_the_kernels_state(ns, rng):
             ring_size=65536,
         ) as monitor:
 
-            def storm(seed, chunk=rng.choice([50, 400]) if number else 400):
+            chunks = rng.choice([50, 400]) if number else 400
+
+            def storm(seed, chunk=chunks):
                 with ns.batch(errors="collect", chunk=chunk) as batch:
                     for _ in range(1500):
                         n = seed.randrange(400)
