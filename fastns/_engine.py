@@ -570,10 +570,15 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
 
     def run_inside(self, func: Callable[..., Any], *args: Any) -> Any:
         """Call in the namespace of the handle."""
-        reference = self.options["netns"]
-        if reference is None:
+        reference, pid = self.options["netns"], self.options["pid"]
+        if reference is None and pid is None:
             return func(*args)
-        return netns.run_in(reference, func, *args)
+        nsfd, owned = netns.open_ref(reference, pid=pid)
+        try:
+            return netns.run_in(nsfd, func, *args)
+        finally:
+            if owned:
+                os.close(nsfd)
 
     async def poll(
         self,
