@@ -248,6 +248,7 @@ cdef int read_attrs(Plan p, object obj, bytes data, Py_ssize_t off, Py_ssize_t l
     cdef Attr attr
     cdef Plan ap
     cdef object cell
+    cdef bint looks
     while pos - off <= length - 4:
         if pos + 4 > limit:
             return 1
@@ -261,13 +262,16 @@ cdef int read_attrs(Plan p, object obj, bytes data, Py_ssize_t off, Py_ssize_t l
         if attr is None:
             out.append(new_slot(S_UNKNOWN, new_cell(plan(nla_base), data, pos, n, None, None, False, 0), False))
         else:
-            if attr.choice == C_PYTHON and not published[0]:
+            looks = attr.choice == C_PYTHON or attr.choice == C_ENCAP and doubtful(out, d)
+            if looks and not published[0]:
                 # The function, and what it looks at, may look at this message: as in pyroute2, it has the
                 # fields and the attributes so far.
                 put_all(obj, d)
                 settle(obj, data, off, length, _NOT_INITIALIZED, False)
                 published[0] = True
             try:
+                if looks and attr.choice == C_ENCAP:
+                    read_up_to(out, "RTA_ENCAP_TYPE")
                 if attr.choice == C_CLASS:
                     ap = attr.plan()
                 else:
@@ -278,6 +282,29 @@ cdef int read_attrs(Plan p, object obj, bytes data, Py_ssize_t off, Py_ssize_t l
             out.append(new_slot(attr.name, cell, ap.own_parent or ap.lazy is None))
         pos += align4(n)
     return 0
+
+
+cdef bint doubtful(list out, dict d):
+    """Whether reading the attributes so far changes them: one that cannot be decoded gives all its bytes at the first
+    look and its payload from then on, and encap_info() of pyroute2 is a look."""
+    cdef object item
+    cdef object cell
+    cdef object family = d.get(S_FAMILY)
+    cdef Py_ssize_t least = 4 + (4 if family == 2 else 16 if family == 10 else 0)
+    for item in out:
+        cell = (<tuple>slot(item, O_CELL))[1]
+        if type(type(cell)) is _lazy_type and (<Plan>slot(cell, O_PLAN)).decode == D_TARGET:
+            if family not in (2, 10, 28) or <object>slot(cell, O_LENGTH) < least:
+                return True
+    return False
+
+
+cdef object read_up_to(list out, str name):
+    for item in out:
+        pair = <tuple>slot(item, O_CELL)
+        slot_value(item)
+        if pair[0] == name:
+            break
 
 
 cdef inline object new_slot(object name, object cell, bint cyclic):

@@ -49,6 +49,9 @@ cdef extern from *:
         PyObject *object = PyDict_Type.tp_new((PyTypeObject *)type, no_arguments, NULL);
         if (object != NULL) {
             PyObject_GC_UnTrack(object);
+    #if PY_VERSION_HEX < 0x030A0000
+            PyDict_Clear(object); /* gives the table of keys back, 168 bytes, which newer ones make on first use */
+    #endif
             /* C code that asks a dict for its size before it asks for its items (json does) must not take
                an unfilled one for empty */
             ((PyDictObject *)object)->ma_used = 1;
