@@ -11,6 +11,8 @@ def main() -> None:
         from fastns.cli import main as run
 
         run()
+    except KeyboardInterrupt:  # before the command had begun
+        sys.exit(130)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in ("click", "rich"):

@@ -27,6 +27,7 @@ from rich.table import Table
 
 import fastns
 from fastns import netns
+from fastns._cli_base import stopped_by_signals
 from fastns.iproute import NetNS
 from fastns.nspopen import NSPopen
 
@@ -55,29 +56,11 @@ sys.exit(1)
 """
 
 
-class Stop(SystemExit):
-    """A signal asked us to end; everything made is removed on the way out."""
-
-
 def run(routes: int, as_json: bool) -> None:
     """Do it all, print the table or JSON, and remove what was made whatever happens."""
-
-    owner = os.getpid()
-
-    def stop(number: int, _: Any) -> None:
-        if os.getpid() == owner:
-            raise Stop(128 + number)
-        signal.signal(number, signal.SIG_DFL)  # a child that pyroute2 forked, and ends so
-        os.kill(os.getpid(), number)
-
-    ended_by = (signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, stop) for number in ended_by}
     console = Console(stderr=as_json, quiet=as_json)
-    try:
+    with stopped_by_signals():
         result = Demo(console, routes).run()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     if as_json:
         print(json.dumps(result, indent=2))
 

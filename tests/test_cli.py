@@ -92,6 +92,32 @@ def test_wrong_use_is_2(argv: list[str]) -> None:
     assert not done.stdout
 
 
+def test_start_imports_only_what_is_used() -> None:
+    """pyroute2 takes a tenth of a second: not for --version, help or the shell's completion."""
+    code = (
+        "import sys; from fastns.cli import main\ntry: main()\n"
+        "finally: print(*{'pyroute2', 'rich', 'asyncio'} & set(sys.modules), file=sys.stderr)"
+    )
+    for argv in (["--version"], ["doctor", "--help"], ["rootless", "--help"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *argv], capture_output=True, text=True, env=ENV, check=True
+        )
+        assert done.stderr == "\n"
+
+
+@pytest.mark.root
+def test_names_cannot_write_to_the_terminal() -> None:
+    name = "fns-\x1b[31m\n\u202e"
+    try:
+        run("add", name)
+        assert run("add", name, code=1).stderr.startswith(r"fastns: fns-\x1b[31m\n\u202e: ")
+        (line,) = [line for line in run("list").stdout.splitlines() if "fns-" in line]
+        assert r"fns-\x1b[31m\n\u202e" in line
+        assert name in [item["name"] for item in json.loads(run("list", "--json").stdout)]
+    finally:
+        run("del", name)
+
+
 @pytest.mark.parametrize("missing", ["click", "rich"])
 def test_missing_extra_says_what_to_install(missing: str) -> None:
     code = f"import sys; sys.modules[{missing!r}] = None; from fastns.__main__ import main; main()"

@@ -31,7 +31,12 @@ EVERYTHING = SOURCES + sorted(
 LAYERS = [
     "__main__",
     "cli",
+    "_cli_names",
+    "_cli_demo",
+    "_cli_doctor",
+    "_cli_rootless",
     "_demo",
+    "_cli_base",
     "dropin",
     "ipdb",
     "_ipdb_events",
