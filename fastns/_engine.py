@@ -201,6 +201,7 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
                 tag_field="sequence_number",
                 rcvbuf=options["rcvbuf"] or 1048576,
                 use_socket=options["use_socket"] is not None,
+                use_event_loop=options["use_event_loop"] is not None,
                 use_libc=options["libc"] is not None,
             )
             fields.pop("pid")  # a process here, a port id there
@@ -212,7 +213,6 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
                 "eids": set(),
                 "netns_path": options["netns_path"] or config.netns_path,
                 "event_loop": "none",
-                "nlm_generator": bool(options["nlm_generator"]),
                 "closed": self.closed,
             }.items():
                 self._status[name] = value
@@ -506,10 +506,9 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
             if self._wake is None:
                 self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             poller.register(self._wake[0], select.POLLIN)
-            if transport.fileno() >= 0:
-                poller.register(transport.fileno(), select.POLLIN)
-            if events is not None and events is not transport:
-                poller.register(events.fileno(), select.POLLIN)
+            for fd in {source.fileno() for source in (transport, events) if source is not None}:
+                if fd >= 0:
+                    poller.register(fd, select.POLLIN)
         while True:
             with self.lock:
                 if self.closed:
@@ -569,16 +568,14 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
     # ---- life ---------------------------------------------------------------------------------------------
 
     def run_inside(self, func: Callable[..., Any], *args: Any) -> Any:
-        """Call in the namespace of the handle."""
-        reference, pid = self.options["netns"], self.options["pid"]
-        if reference is None and pid is None:
+        """Call in the namespace of the handle, whatever the reference it was opened with means by now."""
+        if self.use_socket is not None or (self.options["netns"] is None and self.options["pid"] is None):
             return func(*args)
-        nsfd, owned = netns.open_ref(reference, pid=pid)
+        nsfd = self.socket.netns_fd()
         try:
             return netns.run_in(nsfd, func, *args)
         finally:
-            if owned:
-                os.close(nsfd)
+            os.close(nsfd)
 
     async def poll(
         self,
@@ -604,10 +601,10 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
     def close(self, code: int = errno.ECONNRESET) -> None:
         if self.owner != os.getpid():
             self.lock = threading.RLock()
+        self.closed = True
+        self.hang_up()  # not behind the lock: who holds it may be waiting for an answer, and is woken by this
         with self.lock:
-            if self.closed:
-                return
-            self.closed = True
+            self.hang_up()  # what was being opened meanwhile
             if self._status is not None:
                 self._status["closed"] = True
             if self._waiting and self._wake is not None:
@@ -615,11 +612,13 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
             self.release_wake()
             if self._poller is not None:
                 self._poller.close()
-            for transport in (self.events, self.transport):
-                if transport is not None:
-                    transport.close()
             self.pending.clear()
             self.strays.clear()
+
+    def hang_up(self) -> None:
+        for transport in (self.events, self.transport):
+            if transport is not None:
+                transport.close()
 
     def release_wake(self) -> None:
         """Close the wake-up pipe once nobody waits on it. The caller holds the lock."""

@@ -1,6 +1,6 @@
 """Declarations of libc and kernel headers. No logic, and no value typed twice."""
 
-from libc.stdint cimport uint16_t, uint32_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 
 cdef extern from "<errno.h>" nogil:
@@ -25,6 +25,12 @@ cdef extern from "<unistd.h>" nogil:
 
 cdef extern from "<stdlib.h>" nogil:
     void abort()
+
+
+cdef extern from "<sys/eventfd.h>" nogil:
+    int EFD_CLOEXEC, EFD_NONBLOCK
+    int eventfd(unsigned int initval, int flags)
+    int eventfd_write(int fd, uint64_t value)
 
 
 cdef extern from "<signal.h>" nogil:

@@ -172,10 +172,9 @@ static int chan_stall(struct chan *c)
 
 void fns_chan_close(struct chan *c)
 {
-    if (c->sock < 0)
-        return;
     close_fd(&c->sock);      /* closing takes both out of the epoll set: nobody else has these two */
     close_fd(&c->netlink);
+    close_fd(&c->nsfd);
     munmap(c->ring, FNS_RING_HEADER + c->size);
     c->ring = NULL;
     proxy.stats[FNS_STAT_CHANNELS]--;
@@ -506,12 +505,8 @@ void fns_chan_messages(struct chan *c)
 
 static struct chan *chan_tagged(uint64_t value)
 {
-    uint32_t index = (uint32_t)value;
-    struct chan *c;
+    struct chan *c = &proxy.chans[(uint32_t)value];
 
-    if (index >= proxy.high)
-        return NULL;
-    c = &proxy.chans[index];
     return c->sock >= 0 && (c->generation & 0xfffffffu) == ((value >> 32) & 0xfffffffu) ? c : NULL;
 }
 

@@ -37,7 +37,8 @@ enum fns_op {
     FNS_BIND = 6,
     FNS_STATS = 7,
     FNS_ALLOW = 8,    /* a proxy with a list, before FNS_SEAL: a name, or one descriptor */
-    FNS_SEAL = 9      /* the list is complete: nothing else is possible before, no FNS_ALLOW afterwards */
+    FNS_SEAL = 9,     /* the list is complete: nothing else is possible before, no FNS_ALLOW afterwards */
+    FNS_NETNS = 10    /* a descriptor of the channel's namespace */
 };
 
 /* The step that failed; fns_stage_name() is the name of its system call. */
@@ -46,6 +47,7 @@ enum fns_stage {
     FNS_AT_GETSOCKOPT, FNS_AT_BIND, FNS_AT_GETSOCKNAME, FNS_AT_MEMFD, FNS_AT_FTRUNCATE, FNS_AT_SEAL,
     FNS_AT_MMAP, FNS_AT_SOCKETPAIR, FNS_AT_EPOLL, FNS_AT_SENDMSG, FNS_AT_SENDTO, FNS_AT_RECVMSG, FNS_AT_CLONE,
     FNS_AT_LIMIT, FNS_AT_POLICY, FNS_AT_SETSID, FNS_AT_DUP, FNS_AT_PRCTL, FNS_AT_CAPSET, FNS_AT_SECCOMP,
+    FNS_AT_SKNS,
     FNS_AT_COUNT
 };
 const char *fns_stage_name(uint32_t stage);

@@ -15,7 +15,7 @@ cdef extern from "_relay.h" nogil:
         FNS_MAGIC, FNS_NAME_MAX, FNS_OPT_MAX, FNS_FDS_MAX, FNS_INLINE_MAX, FNS_REQUEST_MAX, FNS_RING_HEADER
         FNS_RING_MAX, FNS_DIR_MAX, FNS_REPLY_MAX, FNS_STAT_COUNT
         FNS_CONFIG_RESTRICTED, FNS_CONFIG_READ_ONLY, FNS_ALLOW, FNS_SEAL, FNS_BUFFER_MAX, FNS_ALLOWED_MAX
-        FNS_HELLO, FNS_OPEN, FNS_SETSOCKOPT, FNS_GETSOCKOPT, FNS_GETSOCKNAME, FNS_BIND, FNS_STATS
+        FNS_HELLO, FNS_NETNS, FNS_OPEN, FNS_SETSOCKOPT, FNS_GETSOCKOPT, FNS_GETSOCKNAME, FNS_BIND, FNS_STATS
         FNS_OPEN_EXT_ACK, FNS_OPEN_STRICT, FNS_OPEN_ALL_NSID, FNS_OPEN_CAP_ACK, FNS_OPEN_BESIDE
         FNS_SEND, FNS_SEND_MEMFD, FNS_SPACE, FNS_RING_BELL, FNS_STRICT
         FNS_DATA, FNS_OVERRUN, FNS_ERROR, FNS_TRUNCATED, FNS_FOREIGN
@@ -166,6 +166,8 @@ cdef class RelayClient:
     """
 
     cdef int fd
+    cdef int users              # threads inside call(): close() leaves the descriptor to the last
+    cdef int held               # which is here then
     cdef readonly int pid
     cdef readonly object status
     cdef int owner
@@ -178,7 +180,7 @@ cdef class RelayClient:
     cdef object __weakref__
 
     def __cinit__(self):
-        self.fd = -1
+        self.fd = self.held = -1
         self.pid = -1
         self.owner = lx.getpid()
         self.reaped = True
@@ -250,8 +252,14 @@ cdef class RelayClient:
                 lx.shutdown(self.fd, lx.SHUT_RDWR)
             lx.close(self.fd)
             self.fd = -1
+        self.drop()
         if not self.reaped and self.owner == lx.getpid():
             unreaped_add(self.pid)
+
+    cdef void drop(self) noexcept:
+        if self.held >= 0:
+            lx.close(self.held)
+            self.held = -1
 
     cdef int check(self) except -1:
         if self.fd < 0 and self.died:
@@ -323,6 +331,7 @@ cdef class RelayClient:
         cdef short revents = 0
         cdef fns_reply head
         cdef object kept
+        cdef int fd = self.fd                # stays open until we leave
         while True:
             kept = self.early.pop(id, None)
             if kept is not None:
@@ -332,10 +341,10 @@ cdef class RelayClient:
                 for count, number in enumerate(kept[1], 1):
                     got_fds[count - 1] = number
                 break
-            if wait_for(self.fd, <short> lx.POLLIN, deadline, &revents) == 0:
+            if wait_for(fd, <short> lx.POLLIN, deadline, &revents) == 0:
                 raise TimeoutError("the proxy did not answer in time")
             self.check()
-            got = receive_with(self.fd, buf, sizeof(buf), got_fds, &count)
+            got = receive_with(fd, buf, sizeof(buf), got_fds, &count)
             if got == -lx.EAGAIN or got == -lx.EINTR:
                 continue
             if got == 0 or got == -lx.ECONNRESET:
@@ -367,10 +376,20 @@ cdef class RelayClient:
     cdef ssize_t call(self, fns_request *request, const char *data, size_t len, int nsfd, fns_reply *reply,
                       char *payload, int *fds) except -1:
         """One request and its reply. Serialised: the proxy answers one after the other anyway."""
+        self.check()                         # not behind the lock, which in a forked child nobody may ever release
+        self.users += 1
+        try:
+            return self.exchange(request, data, len, nsfd, reply, payload, fds)
+        finally:
+            self.users -= 1
+            if self.users == 0:
+                self.drop()
+
+    cdef ssize_t exchange(self, fns_request *request, const char *data, size_t len, int nsfd, fns_reply *reply,
+                          char *payload, int *fds) except -1:
         cdef lx.iovec iov[2]
         cdef ssize_t sent
         cdef short revents = 0
-        self.check()                         # not behind the lock, which in a forked child nobody may ever release
         with self.lock:
             self.check()
             self.last_id += 1
@@ -462,7 +481,9 @@ cdef class RelayClient:
             lx.close(fd)
             return
         lx.shutdown(fd, lx.SHUT_RDWR)    # also where a forked child holds a copy
-        lx.close(fd)
+        self.held = fd
+        if self.users == 0:
+            self.drop()
         if not self.reap(2000):
             lx.kill(self.pid, lx.SIGKILL)    # it is stopped, or in a long call of the kernel
             if not self.reap(2000):
@@ -799,6 +820,20 @@ cdef class RelayChannel:
         if buflen:
             return PyBytes_FromStringAndSize(payload, got)
         return (<int *> payload)[0] if got >= <ssize_t> sizeof(int) else payload[0] if got else 0
+
+    def netns_fd(self):
+        """A new descriptor of the namespace the socket lives in."""
+        cdef fns_request request
+        cdef fns_reply reply
+        cdef int fds[2]
+        self.check()
+        memset(&request, 0, sizeof(request))
+        request.op = FNS_NETNS
+        request.chan = self.number
+        self.client.call(&request, NULL, 0, -1, &reply, NULL, fds)
+        if fds[0] < 0:
+            raise proxy_error(lx.EPROTO, "the proxy sent no descriptor", None)
+        return fds[0]
 
     def getsockname(self):
         """The (port id, groups mask) of the socket."""

@@ -243,7 +243,7 @@ static struct chan *chan_create(int netlink, const struct fns_open *o, int pair[
     }
     memset(c, 0, sizeof(*c));
     c->netlink = netlink;
-    c->sock = -1;
+    c->sock = c->nsfd = -1;
     c->family = o->family;
     c->rcvbuf = o->rcvbuf;
     c->generation = ++proxy.generation;
@@ -299,16 +299,15 @@ static struct chan *chan_find(uint32_t number)
     return &proxy.chans[index];
 }
 
-/* The namespace an open channel is in. It was allowed when that channel was opened, so it is now. */
-static int open_beside(uint32_t number, struct failure *f)
+/* A new descriptor of the namespace a channel is in. It was allowed when that channel was opened, so it is now. */
+static int chan_netns(const struct chan *c, struct failure *f)
 {
-    struct chan *c = chan_find(number);
     int fd;
 
     if (c == NULL)
         return failed(f, FNS_AT_PROTOCOL, EBADF);
-    fd = ioctl(c->netlink, SIOCGSKNS);
-    return fd < 0 ? failed(f, FNS_AT_OPEN, errno) : fd;
+    fd = c->nsfd >= 0 ? fcntl(c->nsfd, F_DUPFD_CLOEXEC, 0) : ioctl(c->netlink, SIOCGSKNS);
+    return fd < 0 ? failed(f, FNS_AT_SKNS, errno) : fd;
 }
 
 static void op_open(const struct fns_request *rq, const uint8_t *payload, struct fds *fds, struct failure *f)
@@ -337,16 +336,20 @@ static void op_open(const struct fns_request *rq, const uint8_t *payload, struct
         if (o.name_len != 0)
             nsfd = open_name((const char *)payload + sizeof(o), o.name_len, f);
         else if (fds->count == 0)
-            nsfd = open_beside(rq->chan, f);
+            nsfd = chan_netns(chan_find(rq->chan), f);
         else
             nsfd = fds->fd[0];
         c = NULL;
         if (nsfd >= 0) {
             sock = socket_inside(nsfd, o.family, f);
-            if (fds->count == 0)
-                close(nsfd);
             if (sock >= 0)
                 c = chan_create(sock, &o, pair, &memfd, f);
+            if (c != NULL && proxy.keeps_namespaces) {
+                c->nsfd = nsfd;
+                fds->count = 0;
+            } else if (fds->count == 0) {
+                close(nsfd);
+            }
         }
         if (c != NULL || f->err != EMFILE || attempt == 1)
             break;
@@ -398,6 +401,9 @@ static void op_channel(const struct fns_request *rq, const uint8_t *payload, str
         else
             reply->len = len < sizeof(proxy.reply.payload) ? len : (uint32_t)sizeof(proxy.reply.payload);
         break;
+    case FNS_NETNS:
+        proxy.reply.fd[0] = chan_netns(c, f);
+        break;
     case FNS_BIND:
         /* A bound socket keeps its port: 0 means that one. */
         if (netlink_bind(c->netlink, rq->a != 0 ? (uint32_t)rq->a : c->portid, (uint32_t)rq->b) < 0) {
@@ -428,15 +434,16 @@ static ssize_t reply_try(void)
     ssize_t sent;
 
     if (proxy.reply.fd[0] >= 0) {
+        size_t bytes = (proxy.reply.fd[1] >= 0 ? 2u : 1u) * sizeof(int);
         struct cmsghdr *c;
         msg.msg_control = control.bytes;
-        msg.msg_controllen = CMSG_SPACE(2 * sizeof(int));
-        memset(control.bytes, 0, CMSG_SPACE(2 * sizeof(int)));
+        msg.msg_controllen = CMSG_SPACE(bytes);
+        memset(control.bytes, 0, CMSG_SPACE(bytes));
         c = CMSG_FIRSTHDR(&msg);
         c->cmsg_level = SOL_SOCKET;
         c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(2 * sizeof(int));
-        memcpy(CMSG_DATA(c), proxy.reply.fd, 2 * sizeof(int));
+        c->cmsg_len = CMSG_LEN(bytes);
+        memcpy(CMSG_DATA(c), proxy.reply.fd, bytes);
     }
     do
         sent = sendmsg(proxy.config.control, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -531,7 +538,7 @@ int fns_control_message(void)
         } else if (in.head.op == FNS_STATS) {
             memcpy(proxy.reply.payload, proxy.stats, sizeof(proxy.stats));
             proxy.reply.head.len = sizeof(proxy.stats);
-        } else if (in.head.op >= FNS_SETSOCKOPT && in.head.op <= FNS_BIND) {
+        } else if ((in.head.op >= FNS_SETSOCKOPT && in.head.op <= FNS_BIND) || in.head.op == FNS_NETNS) {
             op_channel(&in.head, payload, &f);
         } else {
             failed(&f, FNS_AT_PROTOCOL, ENOSYS);

@@ -52,6 +52,8 @@ static int capabilities_drop(struct failure *f)
         return failed(f, FNS_AT_CAPSET, errno);
     data[0].permitted &= keep;
     data[0].effective &= keep;
+    /* Both rights over all there is where one can return (CAP_SYS_ADMIN), else not even over the namespace we are in. */
+    proxy.keeps_namespaces = !proxy.can_return || (data[0].effective & 1u << CAP_NET_ADMIN) == 0;
     data[1].permitted = data[1].effective = 0;
     data[0].inheritable = data[1].inheritable = 0;
     return syscall(SYS_capset, &header, data) < 0 ? failed(f, FNS_AT_CAPSET, errno) : 0;
@@ -102,6 +104,7 @@ static const struct rule rules[] = {
     {SYS_fstatfs, 0, ANY, 0},
     {SYS_fcntl, 1, EQUAL, F_ADD_SEALS},
     {SYS_fcntl, 1, EQUAL, F_GET_SEALS},
+    {SYS_fcntl, 1, EQUAL, F_DUPFD_CLOEXEC},
     {SYS_memfd_create, 0, ANY, 0},
     {SYS_ftruncate, 0, ANY, 0},
     {SYS_mmap, 2, NONE_OF, PROT_EXEC},

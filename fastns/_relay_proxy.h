@@ -22,6 +22,7 @@ enum { PENDING_MAX = 16 };
 
 struct chan {
     int netlink, sock;       /* -1 when free */
+    int nsfd;                /* the namespace, where the proxy may not ask the socket for it; else -1 */
     uint32_t generation;
     uint32_t portid;
     int family;
@@ -48,6 +49,7 @@ struct fns_proxy {
     struct fns_config config;
     int epoll, parent, home;
     int can_return;          /* setns to the namespace we are in works, and so does the way back to it */
+    int keeps_namespaces;    /* no right to SIOCGSKNS: channels hold a descriptor */
     dev_t here_dev;          /* the namespace we stand in between requests */
     ino_t here_ino;
     struct chan *chans;

@@ -8,6 +8,7 @@ static const char *const stage_names[FNS_AT_COUNT] = {
     "getsockopt", "bind", "getsockname", "memfd_create", "ftruncate", "fcntl(F_ADD_SEALS)",
     "mmap", "socketpair", "epoll_ctl", "sendmsg", "sendto", "recvmsg", "clone",
     "the proxy's channel limit", "the proxy's policy", "setsid", "dup2", "prctl", "capset", "seccomp",
+    "ioctl(SIOCGSKNS)",
 };
 
 const char *fns_stage_name(uint32_t stage)

@@ -77,9 +77,12 @@ cdef class NetlinkSocket:
     cdef readonly object filename
     cdef readonly object nsid   # of the namespace the last datagram came from, None: the socket's own
     cdef int owner
+    cdef int users              # threads inside send() or recv()
+    cdef int held               # the descriptor after close(), which the last of them closes
+    cdef int waker              # an eventfd, readable once closed: a netlink socket has no shutdown(2) to wake them
 
     def __cinit__(self):
-        self.fd = -1
+        self.fd = self.held = self.waker = -1
         self.owner = lx.getpid()
 
     def __init__(
@@ -126,9 +129,22 @@ cdef class NetlinkSocket:
             raise
 
     def __dealloc__(self):
-        if self.fd >= 0:
-            lx.close(self.fd)
-            self.fd = -1
+        self.close_one(&self.fd)
+        self.drop()
+
+    cdef void close_one(self, int *fd) noexcept:
+        if fd[0] >= 0:
+            lx.close(fd[0])
+            fd[0] = -1
+
+    cdef void drop(self) noexcept:
+        self.close_one(&self.held)
+        self.close_one(&self.waker)
+
+    cdef void leave(self) noexcept:
+        self.users -= 1
+        if self.users == 0 and self.fd < 0:
+            self.drop()
 
     cdef int check(self) except -1:
         if self.fd < 0:
@@ -154,10 +170,14 @@ cdef class NetlinkSocket:
         return self.fd
 
     def close(self):
-        cdef int fd = self.fd
+        if self.fd < 0:
+            return
+        self.held = self.fd
         self.fd = -1
-        if fd >= 0:
-            lx.close(fd)
+        if self.users == 0 or self.owner != lx.getpid():
+            self.drop()
+        elif self.waker >= 0:
+            lx.eventfd_write(self.waker, 1)
 
     def bind(self, uint32_t portid=0, uint32_t groups=0):
         """Bind to a port id (0: the kernel chooses) and to the multicast groups of the mask. netlink(7)."""
@@ -230,13 +250,15 @@ cdef class NetlinkSocket:
         """Send to the kernel, which has done the work when this returns. `fds` is the relay's: unused here."""
         cdef Py_buffer view
         cdef ssize_t n
-        cdef int err
-        self.check()
+        cdef int err, fd
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        self.users += 1
         try:
             while True:
+                self.check()
+                fd = self.fd
                 with nogil:
-                    n = lx.sendto(self.fd, view.buf, view.len, 0, NULL, 0)
+                    n = lx.sendto(fd, view.buf, view.len, 0, NULL, 0)
                     err = lx.errno
                 if n >= 0:
                     return n
@@ -244,31 +266,45 @@ cdef class NetlinkSocket:
                     raise os_error(err, "send", self.filename)
                 PyErr_CheckSignals()
         finally:
+            self.leave()
             PyBuffer_Release(&view)
 
     def recv(self, timeout=None):
-        """One datagram. TimeoutError after `timeout` seconds; OSError ENOBUFS where the kernel dropped some."""
+        """One datagram. TimeoutError after `timeout` seconds; OSError ENOBUFS where the kernel dropped some, EBADF
+        once closed, also by another thread meanwhile."""
+        self.check()
+        self.users += 1
+        try:
+            return self.receive_one(timeout)
+        finally:
+            self.leave()
+
+    cdef void wait(self, int wait_ms) noexcept:
+        """Until something arrives, the socket is closed or a signal comes."""
+        cdef lx.pollfd pfd[2]
+        if self.waker < 0:
+            self.waker = lx.eventfd(0, lx.EFD_CLOEXEC | lx.EFD_NONBLOCK)    # without one, poll looks at the other only
+        pfd[0].fd = self.fd
+        pfd[1].fd = self.waker
+        pfd[0].events = pfd[1].events = <short> lx.POLLIN
+        with nogil:
+            lx.poll(pfd, 2, wait_ms)
+
+    cdef bytes receive_one(self, timeout):
         cdef int flags = 0
         cdef ssize_t n
         cdef int64_t nsid = NO_NSID
         cdef int64_t deadline = -1
         cdef int wait_ms = -1
-        cdef lx.pollfd pfd
         cdef int fd
-        self.check()
-        fd = self.fd
         if timeout is not None:
             if timeout < 0:
                 raise ValueError(f"timeout {timeout!r} is negative")
             deadline = fns_monotonic_ms() + <int64_t> (min(timeout, 2e6) * 1000 + 0.999)
         while True:
+            fd = self.fd
             with nogil:
                 n = receive(fd, &flags, &nsid)
-                if n == -lx.EAGAIN and timeout is None:
-                    pfd.fd = fd
-                    pfd.events = <short> lx.POLLIN
-                    if lx.poll(&pfd, 1, -1) < 0:
-                        n = -lx.errno
             if n >= 0:
                 if flags & lx.MSG_TRUNC:
                     raise OSError(lx.EMSGSIZE, f"recv: a datagram of more than {FNS_RECV_MAX} bytes", self.filename)
@@ -279,13 +315,9 @@ cdef class NetlinkSocket:
                     wait_ms = <int> max(deadline - fns_monotonic_ms(), 0)
                     if wait_ms == 0:
                         raise TimeoutError(f"recv: nothing arrived within {timeout} s")
-                    pfd.fd = fd
-                    pfd.events = <short> lx.POLLIN
-                    with nogil:
-                        lx.poll(&pfd, 1, wait_ms)
-                    PyErr_CheckSignals()
-            elif n == -lx.EINTR:
-                PyErr_CheckSignals()
-            else:
+                self.check()
+                self.wait(wait_ms)
+            elif n != -lx.EINTR:
                 raise os_error(<int> -n, "recv", self.filename)
+            PyErr_CheckSignals()
             self.check()

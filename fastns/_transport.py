@@ -123,10 +123,7 @@ def open_beside(transport: Any, relay: Any, options: dict[str, Any], **settings:
     if relay is None:
         settings.pop("ring_size", None)
     if not isinstance(transport, NetlinkSocket):
-        try:
-            return relay.open(options["netns"], pid=options["pid"], beside=transport, **settings)
-        except PermissionError:  # a read-only proxy has no right to ask for a socket's namespace
-            return relay.open(options["netns"], flags=0, pid=options["pid"], **settings)
+        return relay.open(options["netns"], pid=options["pid"], beside=transport, **settings)
     try:
         # Never by the reference: the name may mean another namespace by now.
         nsfd = transport.netns_fd()

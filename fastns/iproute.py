@@ -164,7 +164,7 @@ class IPRoute(pyroute2.IPRoute):  # type: ignore[misc]
     ) -> Any:
         """Send any message and return its answer, a tuple or, with the generator setting, a generator."""
         response = self._nlm_request(msg, msg_type, msg_flags, terminate, callback, parser)
-        return response if self.status["nlm_generator"] or config.nlm_generator else tuple(response)
+        return response if self.asyncore.options["nlm_generator"] or config.nlm_generator else tuple(response)
 
     def _nlm_request(
         self, msg: Any, msg_type: int, msg_flags: int, terminate: Any, callback: Any, parser: Any

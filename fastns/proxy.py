@@ -120,7 +120,7 @@ class Proxy:
         `flags`: as for `NetNS`. `rcvbuf`, `sndbuf`: bytes, beyond the system's limits where the proxy may; 0: 8 MiB
         and the kernel's default. `ring_size`: bytes kept for what this process has not read yet, rounded up to a
         power of two; 0: 32 MiB. `beside`: a channel of this proxy, in whose namespace the new one is opened instead
-        of where `ref` says (EPERM from a read-only proxy).
+        of where `ref` says.
 
         Raises: OSError with the reference as `filename`: ENOENT, EPERM (setns(2): CAP_SYS_ADMIN over the
         namespace), EINVAL (no network namespace), EPROTONOSUPPORT (family), EMFILE (descriptors or `max_channels`),

@@ -8,6 +8,7 @@ import gc
 import os
 import pickle
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -17,13 +18,14 @@ import warnings
 
 import pyroute2
 import pytest
+from isolation import needs_tun
 from pyroute2 import config
 from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST, nlmsg
 from pyroute2.netlink.rtnl import RTM_GETLINK, RTM_NEWLINK, RTMGRP_LINK
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from fastns import IPRoute, NetlinkError, NetNS
+from fastns import IPRoute, NetlinkError, NetNS, NSPopen, Proxy
 from fastns import netns as netns_module
 
 pytestmark = pytest.mark.root
@@ -332,6 +334,31 @@ def test_tuntap_and_probe_run_in_the_namespace(ns):
     ns.link("del", index=ns.link_lookup(ifname="tap0")[0])
     with pytest.raises(NetlinkError):
         ns.probe("add", kind="tcp", dst="127.0.0.1", port=1, timeout=1)
+
+
+@needs_tun
+@pytest.mark.parametrize("how", ["name", "pid"])
+def test_tuntap_in_the_namespace_of_the_handle(netns_pair, transport, how):
+    """Not in the one its name or its process has by now, nor in the caller's."""
+    name, other = netns_pair
+    child = None
+    if how == "name":
+        handle = NetNS(name, flags=0, transport=transport)
+    else:
+        child = NSPopen(name, ["cat"], stdin=subprocess.PIPE)
+        handle = NetNS(pid=child.pid, flags=0, transport=transport)
+    with handle:
+        handle.link("add", ifname="tap0", kind="tuntap", mode="tap")
+        if child is not None:
+            child.communicate()
+        netns_module.remove(name)
+        netns_module.attach(name, os.getpid())
+        handle.link("add", ifname="tap1", kind="tuntap", mode="tap")
+        for ifname in ("tap0", "tap1"):
+            assert handle.link_lookup(ifname=ifname)
+            for reference in (None, name, other):
+                with IPRoute(reference) as elsewhere:
+                    assert not elsewhere.link_lookup(ifname=ifname)
 
 
 def test_binary_dump_and_load(ns):
@@ -646,6 +673,69 @@ def test_close_and_use_after_close(netns, transport):
             call()
         assert caught.value.errno == errno.EBADF
     assert netns in netns_module.listnetns()
+
+
+def closed_during(ns, call):
+    """What `call` raises in a thread while the handle is closed in this one."""
+    caught = []
+
+    def run():
+        try:
+            call()
+        except OSError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    time.sleep(0.1)  # it waits by now, or fails for the same reason when it comes to that
+    ns.close()
+    thread.join(30)
+    assert not thread.is_alive()
+    return caught
+
+
+def test_close_wakes_a_request(netns, transport):
+    """One whose answer never comes: neither the request nor close() waits for it."""
+    ns = NetNS(netns, transport=transport)
+    loopback = ifinfmsg()
+    loopback["index"] = 1
+    request = ns.put(loopback, RTM_NEWLINK, NLM_F_REQUEST)  # done, and not acknowledged
+    ns.asyncore.expect(request.msg_seq)
+    caught = closed_during(ns, lambda: ns.get(msg_seq=request.msg_seq))
+    assert [error.errno for error in caught] == [errno.EBADF]
+    assert "closed" in str(caught[0])
+    assert netns in str(caught[0])
+
+
+def test_close_wakes_requests_to_a_stopped_proxy(netns):
+    with Proxy() as proxy:
+        handles = [NetNS(netns, flags=0, proxy=proxy) for _ in range(2)]
+        os.kill(proxy.pid, signal.SIGSTOP)
+        try:
+            for ns, call in zip(handles, (lambda: handles[0].link("get", index=1), handles[1].get_links)):
+                caught = closed_during(ns, call)
+                assert [error.errno for error in caught] == [errno.EBADF]
+        finally:
+            os.kill(proxy.pid, signal.SIGCONT)
+
+
+def test_close_of_a_proxy_wakes_whoever_opens(netns):
+    proxy = Proxy()
+    os.kill(proxy.pid, signal.SIGSTOP)
+    caught = closed_during(proxy, lambda: NetNS(netns, flags=0, proxy=proxy))
+    assert [error.errno for error in caught] == [errno.EBADF]
+
+
+def test_status_has_the_keys_of_pyroute2(netns, transport):
+    for ours, theirs in (
+        (NetNS(netns, transport=transport), pyroute2.NetNS(netns)),
+        (IPRoute(transport=transport, nlm_generator=True), pyroute2.IPRoute(nlm_generator=True)),
+    ):
+        with ours, theirs:
+            assert set(ours.status) == set(theirs.status)
+            differ = {key for key in theirs.status if ours.status[key] != theirs.status[key]}
+            # extended acknowledgements are on; there is no event loop of its own
+            assert differ == {"ext_ack", "eids", "event_loop"}
 
 
 def test_remove_with_and_without_close(nsname, transport):

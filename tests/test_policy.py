@@ -39,7 +39,7 @@ from relaywire import (
     messages,
 )
 
-from fastns import _core
+from fastns import NetNS, _core
 from fastns import netns as netns_module
 from fastns.proxy import Proxy
 
@@ -359,6 +359,24 @@ def test_read_only(netns_pair):
             channel.close()
 
 
+@pytest.mark.parametrize("options", [{}, {"read_only": True}])
+def test_more_sockets_follow_the_handle_not_the_name(netns, options):
+    """Also where the proxy may not ask the kernel for the namespace of a socket."""
+    with NetNS(netns, flags=0, transport="direct") as writer, Proxy(netns=netns, **options) as proxy:
+        with NetNS(netns, flags=0, proxy=proxy) as ns:
+            netns_module.remove(netns)
+            netns_module.create(netns)
+            with ns.monitor() as events:
+                writer.link("set", index=1, state="up")
+                assert events.get(WAIT)["state"] == "up"
+            first, second = ns.asyncore.transport.netns_fd(), writer.asyncore.transport.netns_fd()
+            try:
+                assert os.path.samestat(os.fstat(first), os.fstat(second))
+            finally:
+                os.close(first)
+                os.close(second)
+
+
 # -- what it keeps
 
 
@@ -469,6 +487,7 @@ for number, options in enumerate(({{}}, {{"netns": [first, "/var/run/netns/" + s
         writer.setsockopt(270, 10, 1)
         writer.getsockopt(270, 10)
         writer.bind(0, 1)
+        os.close(writer.netns_fd())
         writer.send(get_link(), strict=True)
         proxy.stats()
         for ref in ("nothing", fd, 0):
