@@ -461,10 +461,11 @@ class AsyncBatch:
         iterable: Iterable[Any] | AsyncIterable[Any],
         progress: Callable[[int, int], Any] | None = None,
         each: Callable[[int, Any], Any] | None = None,
+        refused: Callable[[Any, Exception], Any] | None = None,
     ) -> BatchReport:
         """`Batch.load`, of an ordinary or asynchronous iterable, a slice at a time.
 
-        `progress` and `each` are called in an executor thread. An ordinary iterable is iterated on the loop.
+        `progress`, `each` and `refused` are called in an executor thread. An ordinary iterable is iterated on the loop.
         """
         batch = self._batch
         finish = not batch._entered
@@ -477,7 +478,7 @@ class AsyncBatch:
 
         try:
             async for part in slices(iterable):
-                report = await self._off(batch.load, part, told if progress else None, each)
+                report = await self._off(batch.load, part, told if progress else None, each, refused)
                 total = BatchReport(*(old + new for old, new in zip(total, report)))
         except BaseException as error:
             if finish:

@@ -367,13 +367,15 @@ class Batch(_codec.BatchBuffer):
         iterable: Iterable[Any],
         progress: Callable[[int, int], Any] | None = None,
         each: Callable[[int, Any], Any] | None = None,
+        refused: Callable[[Any, Exception], Any] | None = None,
     ) -> BatchReport:
         """Add everything an iterable gives, in memory that does not grow with it, and send it to the end.
 
         Items are `(method, command, arguments)` such as `("route", "add", {"dst": "10.0.0.0/8", "oif": 2})`, or raw
         messages as in `message`. `progress(done, failed)` is called after each datagram; `each(index, result)` for
-        every item that failed or was answered with messages. `results` has nothing of these items, and only the
-        first 10,000 errors are kept. Without a `with` block this finishes the batch and raises its BatchError.
+        every item that failed or was answered with messages; `refused(item, error)` for one that cannot be made into
+        a request (a bad address, a missing namespace) and is left out, without a number, where otherwise that error
+        would end the load. `results` has nothing of these items, and only the first 10,000 errors are kept. Without a `with` block this finishes the batch and raises its BatchError.
         """
         if self.closed:
             raise ValueError("the batch is finished")
@@ -384,14 +386,14 @@ class Batch(_codec.BatchBuffer):
         try:
             seen = self.sent
             for item in iterable:
-                if isinstance(item, tuple):
-                    kind, command, arguments = item
-                    if kind not in METHODS:
-                        raise ValueError(f"{kind!r} is none of {', '.join(sorted(METHODS))}")
-                    if not self._add(kind, command, arguments):
-                        self._slow(kind, command, dict(arguments))
-                else:
-                    self.message(item)
+                try:
+                    self._load_one(item)
+                except BatchError:
+                    raise
+                except Exception as error:
+                    if refused is None or self.closed:  # closed: the transport failed, not the item
+                        raise
+                    refused(item, error)
                 if progress is not None and self.sent != seen:
                     seen = self.sent
                     progress(seen - start, self.failed - failed)
@@ -408,8 +410,18 @@ class Batch(_codec.BatchBuffer):
         if not self._entered:
             self.close()
         lost = len(self.unknown) - unknown
-        refused = self.failed - failed
-        return BatchReport(self.sent - start - refused - lost, refused, lost)
+        errors = self.failed - failed
+        return BatchReport(self.sent - start - errors - lost, errors, lost)
+
+    def _load_one(self, item: Any) -> None:
+        if not isinstance(item, tuple):
+            self.message(item)
+            return
+        kind, command, arguments = item
+        if kind not in METHODS:
+            raise ValueError(f"{kind!r} is none of {', '.join(sorted(METHODS))}")
+        if not self._add(kind, command, arguments):
+            self._slow(kind, command, dict(arguments))
 
     def __enter__(self) -> Batch:
         if self.closed:

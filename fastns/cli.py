@@ -18,11 +18,13 @@ from fastns._cli_base import explain, fail
 # Each command's module is imported when that command runs.
 COMMANDS = {
     "add": "_cli_names:add",
+    "completion": "_cli_completion:completion",
     "del": "_cli_names:delete",
     "demo": "_cli_demo:demo",
     "doctor": "_cli_doctor:doctor",
     "exec": "_cli_names:execute",
     "list": "_cli_names:list_command",
+    "load": "_cli_load:load",
     "rootless": "_cli_rootless:rootless",
 }
 

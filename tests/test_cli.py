@@ -6,37 +6,24 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
-import time
+import tempfile
 from typing import Any, Iterator
 
 import pytest
+from cli import COMMAND, ENV, run, wait_for
 from isolation import RUN_DIR, need_tool
 
 import fastns
-from fastns import _core
 
-ROOT = str(pathlib.Path(_core.__file__).parent.parent)
-ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([ROOT, *sys.path[1:]]), "COLUMNS": "200"}
-COMMAND = [sys.executable, "-m", "fastns"]
 # The shell between: setpriv itself still finds files with root's rights when it starts its program.
 ORDINARY = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "sh", "-c", 'exec "$@"', "sh"]
 
 pytest.importorskip("click", reason="python: click is not installed")
 pytest.importorskip("rich", reason="python: rich is not installed")
-
-
-def run(*argv: str, code: int | None = 0, prefix: list[str] | None = None, **kwargs: Any) -> subprocess.CompletedProcess:
-    """Run `fastns argv`; there is never a traceback."""
-    kwargs.setdefault("env", ENV)
-    kwargs.setdefault("capture_output", True)
-    done = subprocess.run([*(prefix or []), *COMMAND, *argv], text=True, check=False, timeout=110, **kwargs)
-    assert "Traceback" not in (done.stderr or "")
-    if code is not None:
-        assert done.returncode == code, done.stderr
-    return done
 
 
 def entries() -> set[str]:
@@ -227,11 +214,6 @@ def test_without_privilege_the_way_out_is_named() -> None:
     done = run("add", "fns-refused", code=1, prefix=prefix)
     assert "fns-refused" in done.stderr
     assert "fastns rootless" in done.stderr
-
-
-def wait_for(condition: Any) -> None:
-    while not condition():
-        time.sleep(0.01)
 
 
 # exec
@@ -485,3 +467,48 @@ def routes_in(name: str) -> int:
     argv = ["ip", "-n", name, "route", "show", "10.0.0.0/24"]
     argv[-1:] = ["root", "10.0.0.0/24"]
     return len(subprocess.run(argv, capture_output=True, text=True, check=False).stdout.splitlines())
+
+
+# completion
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell: str, tmp_path: pathlib.Path) -> None:
+    need_tool("bash")  # whose version click asks for
+    script = run("completion", shell).stdout
+    assert "_FASTNS_COMPLETE" in script
+    if shutil.which(shell):
+        file = tmp_path / "script"
+        file.write_text(script)
+        subprocess.run([shell, "-n", str(file)], check=True)
+
+
+@pytest.mark.root
+def test_names_are_completed(netns_pair: tuple[str, str]) -> None:
+    hostile = "fns-a\nplain,x"
+    run("add", hostile)
+    try:
+        for words in ("exec fns-", "del fns-", "load fns-", f"del {netns_pair[0]} fns-"):
+            env = {**ENV, "_FASTNS_COMPLETE": "bash_complete", "COMP_WORDS": f"fastns {words}"}
+            env["COMP_CWORD"] = str(len(words.split()))
+            found = run(env=env).stdout.splitlines()
+            assert set(found) == {f"plain,{name}" for name in netns_pair if name not in words}
+    finally:
+        run("del", hostile)
+
+
+@pytest.mark.root
+def test_bash_completes(netns: str) -> None:
+    """The script sourced into a real shell, which then answers as for a press of the tab key."""
+    need_tool("bash")
+    with tempfile.TemporaryDirectory() as folder:
+        wrapper = pathlib.Path(folder) / "fastns"
+        wrapper.write_text(f"#!/bin/sh\nexec {sys.executable} -m fastns \"$@\"\n")
+        wrapper.chmod(0o755)
+        env = {**ENV, "PATH": f"{folder}{os.pathsep}{ENV['PATH']}"}
+        script = (
+            "source <(fastns completion bash)\n"
+            'COMP_WORDS=(fastns exec "$1"); COMP_CWORD=2; _fastns_completion fastns; printf "%s\\n" "${COMPREPLY[@]}"'
+        )
+        argv = ["bash", "-c", script, "bash", netns[:8]]
+        assert subprocess.run(argv, capture_output=True, text=True, env=env, check=True).stdout == f"{netns}\n"
