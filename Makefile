@@ -16,7 +16,7 @@ SOURCES := setup.py pyproject.toml MANIFEST.in README.md LICENSE \
 	$(wildcard fastns/*.py fastns/*.pyx fastns/*.pxi fastns/*.pxd fastns/*.pyi fastns/*.c fastns/*.h))
 ROOTLESS := $(if $(filter 0,$(shell id -u)),,$(BIN)/fastns rootless --)
 
-.PHONY: run test bench lint soak clean
+.PHONY: run test bench lint docs soak clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/built
@@ -39,6 +39,11 @@ lint: $(VENV)/lint
 	$(BIN)/mypy
 	for file in fastns/_relay*.c; do \
 		$(CC) -std=gnu11 -O2 -Wall -Wextra -Wconversion -Werror -c $$file -o /dev/null || exit 1; done
+
+# A site in build/site. Needs nothing from elsewhere when it is looked at.
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "build/site/index.html"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .benchmarks .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -83,6 +88,10 @@ $(VENV)/bench: $(VENV)/test
 $(VENV)/old: $(VENV)/python
 	$(BIN)/python -m venv --clear $(VENV)/pyroute2-0.7
 	$(VENV)/pyroute2-0.7/bin/python -m pip --disable-pip-version-check -q install pyroute2==0.7.12
+	@touch $@
+
+$(VENV)/docs: $(VENV)/built
+	$(PIP) install 'fastns[docs]'
 	@touch $@
 
 $(VENV)/lint: $(VENV)/test

@@ -67,26 +67,32 @@ cdef class BatchBuffer:
         self.closed = False
 
     def link(self, command, **kwarg):
+        """A link: "add", "set", "del", ..., arguments as `NetNS.link`."""
         if not self.add("link", command, kwarg):
             self._slow("link", command, kwarg)
 
     def addr(self, command, **kwarg):
+        """An address: "add", "replace", "del", ..., arguments as `NetNS.addr`."""
         if not self.add("addr", command, kwarg):
             self._slow("addr", command, kwarg)
 
     def route(self, command, **kwarg):
+        """A route: "add", "replace", "del", ..., arguments as `NetNS.route`."""
         if not self.add("route", command, kwarg):
             self._slow("route", command, kwarg)
 
     def rule(self, command, **kwarg):
+        """A routing rule: "add", "del", ..., arguments as `NetNS.rule`."""
         if not self.add("rule", command, kwarg):
             self._slow("rule", command, kwarg)
 
     def neigh(self, command, **kwarg):
+        """A neighbour (ARP, NDP): "add", "replace", "del", ..., arguments as `NetNS.neigh`."""
         if not self.add("neigh", command, kwarg):
             self._slow("neigh", command, kwarg)
 
     def fdb(self, command, **kwarg):
+        """A forwarding entry of a bridge or VXLAN: "add", "del", ..., arguments as `NetNS.fdb`."""
         if not self.add("fdb", command, kwarg):
             self._slow("fdb", command, kwarg)
 

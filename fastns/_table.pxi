@@ -414,6 +414,7 @@ cdef class Column:
 
     @property
     def name(self):
+        """The name of the column in its table."""
         return self.owner.plan.names[self.number]
 
     @property
@@ -441,6 +442,7 @@ cdef class Column:
             yield self.owner.value(self.number, row)
 
     def to_list(self):
+        """The values as Python objects."""
         cdef int64_t row
         return [self.owner.value(self.number, row) for row in range(self.owner.table.rows)]
 

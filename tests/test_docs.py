@@ -1,15 +1,19 @@
 """Every example in README.md and docs/ runs, and every example of pyroute2's page about namespaces.
 
-Examples of a document are its ```python blocks, run one after the other in one Python process in namespaces of its
-own. A block after the line `<!-- example: not run -->` is shown only, one after `<!-- example: fresh -->` begins anew.
+Examples of a document are its ```python and ```sh blocks, run one after the other in one Python process in namespaces
+of its own. A block after the line `<!-- example: not run -->` is shown only, one after `<!-- example: fresh -->` begins
+anew; `<!-- example: needs NAME NAME -->` names the modules without which none of the document is run.
 The page's examples are files in data/netns_page: its text with `fastns` in the import, then what it must have done.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -22,13 +26,15 @@ TREE = HERE.parent
 PAGE = sorted((HERE / "data" / "netns_page").glob("*.py"))
 DOCUMENTS = [TREE / "README.md", *sorted((TREE / "docs").rglob("*.md"))]
 BLOCK = re.compile(
-    r"(?:<!-- example: (?P<how>[\w ]+) -->\n+)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S
+    r"(?:<!-- example: (?P<how>[\w ]+) -->\n+)?^(?P<indent> *)```(?P<language>\w*)\n(?P<code>.*?)^(?P=indent)```$",
+    re.M | re.S,
 )
 
 # In a network and mount namespace of its own: examples use plain names, and must not meet.
 RUNNER = """
-import pathlib, sys, warnings
+import os, pathlib, sys, warnings
 sys.path[:0] = {path!r}
+os.environ["PATH"] = {programs!r} + os.pathsep + os.environ["PATH"]
 from isolation import acquire
 acquire()
 from guard import leaks, look
@@ -47,8 +53,9 @@ if {check!r}:
 """
 
 
-def run_example(file, needs=(), check=True):
+def run_example(file, needs=(), check=True, programs=""):
     script = RUNNER.format(
+        programs=str(programs),
         path=[str(HERE), str(Path(fastns.__file__).parent.parent)],
         needs=list(needs),
         file=str(file),
@@ -83,25 +90,64 @@ def test_page_is_complete():
 
 def blocks(document):
     found = list(BLOCK.finditer(document.read_text(encoding="utf-8")))
-    return [(m["how"], m["code"]) for m in found if m["language"] == "python"]
+    return [
+        (m["how"] or "", m["language"], textwrap.dedent(m["code"]))
+        for m in found
+        if m["language"] in ("python", "sh")
+    ]
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    """A directory in which `python` and `fastns` are those under test."""
+    folder = tmp_path_factory.mktemp("bin")
+    for name, command in (("python", ""), ("fastns", " -m fastns")):
+        (folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}"{command} "$@"\n', encoding="utf-8")
+        (folder / name).chmod(0o755)
+    return folder
 
 
 @pytest.mark.root
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(TREE)))
-def test_examples_of_document(document, tmp_path):
+def test_examples_of_document(document, tmp_path, programs):
     parts: list[str] = [""]
-    for how, code in blocks(document):
+    for how, language, code in blocks(document):
+        for module in how.split()[1:] if how.startswith("needs ") else ():
+            if importlib.util.find_spec(module) is None:
+                pytest.skip(f"python: {document.name} needs {module}")
         if how == "not run":
-            compile(code, str(document), "exec")
+            if language == "python":
+                compile(code, str(document), "exec")
             continue
         if how == "fresh":
             parts.append("")
-        parts[-1] += code + "\n"
+        script = code if language == "python" else f"subprocess.run(['bash', '-ec', {code!r}], check=True)"
+        parts[-1] += script + "\n"
     for number, code in enumerate(parts):
         if code:
             file = tmp_path / f"{document.stem}_{number}.py"
-            file.write_text(code, encoding="utf-8")
-            run_example(file, check=False)
+            file.write_text("import subprocess\n" + code, encoding="utf-8")
+            run_example(file, check=False, programs=programs)
+
+
+def test_reference_has_every_public_name():
+    named = {
+        name
+        for page in (TREE / "docs" / "reference").glob("*.md")
+        for name in re.findall(r"^::: (\S+)$", page.read_text(encoding="utf-8"), re.M)
+    }
+    missing = []
+    for path in sorted(Path(fastns.__file__).parent.glob("[a-z]*.py")):
+        module = importlib.import_module(f"fastns.{path.stem}")
+        for name in getattr(module, "__all__", ()):
+            thing = getattr(module, name)
+            if not getattr(thing, "__module__", "fastns").startswith("fastns"):
+                continue
+            places = {module.__name__, f"{module.__name__}.{name}", f"fastns.{name}"}
+            if not places & named:
+                missing.append(f"{module.__name__}.{name}")
+    assert missing == []
+    assert {"fastns._core", "fastns._codec"} <= named
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(TREE)))
