@@ -11,6 +11,7 @@ import threading
 import time
 import types
 from collections import deque
+from socket import SOL_SOCKET
 from typing import TYPE_CHECKING, Any
 
 from pyroute2 import config
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 _SEQ = struct.Struct("=I").unpack_from
 
+SO_MEMINFO = 55  # of asm-generic/socket.h: the first number is what waits in the receive queue, in bytes
 NO_STATS = Stats(0, 0, 0)  # pyroute2 puts it into every header
 Marshal = marshal_class(MarshalRtnl)
 
@@ -287,7 +289,10 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
             if not dump:
                 return int(transport.send(data, fds))
             while self.dumping is not None:
-                self.pump()
+                if self.dumping in self.pending or self.use_socket is not None:
+                    self.pump()
+                else:
+                    self.drain()
             narrow = kernel_filter and not self.options["strict_check"]
             self.dumping = seq
             # The proxy sets the option around this one request, which saves two round trips.
@@ -297,7 +302,7 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
                 if narrow:
                     transport.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
                 return int(transport.send(data, fds, **once))
-            except BaseException:
+            except OSError:
                 self.dumping = None
                 raise
             finally:
@@ -322,6 +327,21 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
         if seq == self.dumping and _codec.ends_dump(data):
             self.dumping = None
         self.deliver(seq, data)
+
+    def drain(self) -> None:
+        """Read what is left of a dump that nobody wants any more. An exception out of a signal handler may have hidden
+        its end, or that it was never sent. The caller holds the lock."""
+        empty = False
+        while not empty:
+            # With a dump under way there is always a part of it in the kernel's queue: netlink_recvmsg() adds the next.
+            queued = self.socket.getsockopt(SOL_SOCKET, SO_MEMINFO, 4)
+            empty = not any(queued)
+            try:
+                while True:
+                    self.pump_ready()
+            except TimeoutError:
+                pass
+        self.dumping = None
 
     def receive(self, seq: int) -> Any:
         """The next datagram of a conversation. Other conversations' datagrams go to their queues meanwhile."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ from relaywire import (
     Storm,
     add_route,
     dump,
+    ended,
     get_link,
     in_child,
     link_body,
@@ -34,6 +37,7 @@ from relaywire import (
     routes,
 )
 
+from fastns import NetNS
 from fastns import netns as netns_module
 from fastns import proxy as proxy_module
 from fastns.errors import ProxyError
@@ -240,6 +244,151 @@ def test_handlers_that_raise_leave_handles_usable(proxy, netns):
         time.sleep(0.01)
     assert proxy.stats()["channels"] == 1
     channel.close()
+
+
+def one_request(ns):
+    assert ns.link("get", index=1)[0]["index"] == 1
+
+
+def whole_dump(ns):
+    assert len(ns.get_routes(family=2)) >= 50
+
+
+def columns(ns):
+    assert len(ns.table("route", family=2)) >= 50
+
+
+def batch_of_requests(ns):
+    with ns.batch(errors="collect") as batch:
+        for number in range(50):
+            batch.route("add", dst=f"10.1.0.{number}/32", oif=1)
+
+
+def monitor_of_events(ns):
+    with ns.monitor() as events, pytest.raises(TimeoutError):
+        while True:
+            events.get(0.002)
+
+
+def another_handle(ns):
+    NetNS(ns.status["netns"], flags=0, transport="relay").close()
+
+
+def create_and_remove(ns):
+    name = ns.status["netns"] + "x"
+    if name in netns_module.listnetns():  # from a time that was interrupted
+        netns_module.remove(name)
+    netns_module.create(name)
+    netns_module.remove(name)
+
+
+def proxy_of_its_own(ns):
+    Proxy(netns=ns.status["netns"]).close()
+
+
+BLOCKING = [
+    one_request,
+    whole_dump,
+    columns,
+    batch_of_requests,
+    monitor_of_events,
+    another_handle,
+    create_and_remove,
+    proxy_of_its_own,
+]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("transport", ["direct", "relay"])
+@pytest.mark.parametrize("work", BLOCKING)
+def test_handlers_that_raise_over_every_blocking_call(netns, transport, work):
+    """Wherever the exception comes in between, the handle goes on, and the guard finds nothing left behind."""
+    with NetNS(netns, flags=0, transport=transport) as ns:
+        ns.link("set", index=1, state="up")
+        batch_of_requests(ns)
+        work(ns)
+        armed = False
+
+        def handler(*_):
+            nonlocal armed
+            if armed:
+                armed = False
+                raise Stop
+
+        with warnings.catch_warnings(), Storm(handler):
+            warnings.simplefilter("ignore", ResourceWarning)  # of what was made and never reached its name
+            for _ in range(40):
+                armed = True
+                try:
+                    while armed:
+                        work(ns)
+                except Stop:
+                    gc.collect()
+                armed = False
+        work(ns)
+        one_request(ns)
+        whole_dump(ns)
+
+
+# -- a proxy that is stopped
+
+
+@pytest.mark.root
+def test_stopped_proxy_and_handles(proxy, netns):
+    """A handle with a timeout gives up, one without waits and goes on, and so does a later request of the first."""
+    patient, hasty = (NetNS(netns, flags=0, proxy=proxy, timeout=seconds) for seconds in (None, 0.05))
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(patient.get_links()))
+    os.kill(proxy.pid, signal.SIGSTOP)
+    try:
+        thread.start()
+        for call in (lambda: hasty.link("get", index=1), hasty.get_links):
+            with pytest.raises(TimeoutError):
+                call()
+        assert not answers
+    finally:
+        os.kill(proxy.pid, signal.SIGCONT)
+    thread.join(WAIT)
+    assert answers[0][0].get("ifname") == "lo"
+    hasty.settimeout(WAIT)
+    assert hasty.link("get", index=1)[0].get("ifname") == "lo"
+    patient.close()
+    hasty.close()
+
+
+# -- the end of the interpreter
+
+
+@pytest.mark.root
+def test_interpreter_exit_with_all_kinds_of_things_open(netns):
+    script = """
+import subprocess, sys, threading
+from fastns import IPRoute, NetNS, NSPopen, Pool, Proxy
+from fastns.proxy import shared
+name = sys.argv[1]
+own = Proxy(netns=[name])
+handles = [NetNS(name, flags=0, transport=kind) for kind in ("auto", "direct", "relay")]
+handles.append(NetNS(name, flags=0, proxy=own))
+for ns in handles:
+    ns.bind()
+    ns.fileno()
+monitors = [ns.monitor() for ns in handles]
+dumps = [iter(ns.monitor()) for ns in handles]
+batch = handles[0].batch()
+batch.route("add", dst="10.0.0.0/8", oif=1)
+table = handles[0].table("link")
+pool = Pool()
+pool[name].get_links()
+process = NSPopen(name, ["true"], stdout=subprocess.PIPE)
+process.wait()
+threading.Thread(target=lambda: next(dumps[2]), daemon=True).start()
+print(shared().pid, own.pid)
+"""
+    done = subprocess.run([sys.executable, "-c", script, netns], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.returncode == 0
+    for pid in done.stdout.split():
+        assert ended(int(pid))
 
 
 # -- forks

@@ -627,6 +627,41 @@ def test_o_creat_waits_for_somebody_elses_mount(nsname, monkeypatch):
     os.close(fd)
 
 
+@pytest.mark.root
+@pytest.mark.parametrize("name", ["unshare", "mount", "setns", "umount2", "unlink"])
+def test_killed_in_the_middle(nsname, name):
+    """Before each system call of creating and removing: there is nothing, a namespace, or a dead entry that remove() repairs."""
+
+    def body(at):
+        def judge(n, tid):
+            if n == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return 0
+
+        faults.supervise(name, judge)
+        ns.create(nsname)
+        ns.remove(nsname)
+
+    for at in range(1, 10):
+        status = faults.in_child(lambda at=at: body(at))
+        if nsname in ns.listnetns() and not ns.info(nsname).alive:
+            with pytest.raises(OSError):
+                ns.open_ref(nsname)
+            ns.remove(nsname)
+        if nsname not in ns.listnetns():
+            ns.create(nsname)
+        assert ns.info(nsname).alive
+        assert nsname in ip_names()
+        ns.remove(nsname)
+        assert not os.path.lexists(path_of(nsname))
+        if status == 0:
+            break
+        assert os.WTERMSIG(status) == signal.SIGKILL
+    assert status == 0
+    assert at > 1
+    assert len(mounts_on(RUN_DIR)) <= 1
+
+
 # many processes
 
 
