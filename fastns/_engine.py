@@ -10,12 +10,15 @@ import struct
 import threading
 import time
 import types
+import warnings
+import weakref
 from collections import deque
 from socket import SOL_SOCKET
 from typing import TYPE_CHECKING, Any
 
 from pyroute2 import config
 from pyroute2.iproute import linux as pyroute2_linux
+from pyroute2.iproute.ipmock import IPEngine
 from pyroute2.netlink import (
     NETLINK_ADD_MEMBERSHIP,
     NETLINK_DROP_MEMBERSHIP,
@@ -68,6 +71,7 @@ class PySocket:
 
     def __init__(self, sock: Any) -> None:
         self.sock = sock
+        self.of_one_thread = isinstance(sock, IPEngine)  # it answers the thread that sends
         self.closed = False
 
     def __getattr__(self, name: str) -> Any:
@@ -105,7 +109,7 @@ class LocalRequests(IPRouteProxy):  # type: ignore[misc]
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(None)
-        self.engine = engine
+        self.engine = weakref.proxy(engine)  # no cycle: a handle nobody holds any more is closed at once
 
     def applies(self, msg: Any) -> bool:
         return any(predicate(msg) for predicate, _ in self.route.get(msg["header"]["type"], ()))
@@ -145,10 +149,12 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
     request_proxy: Any = None
     exception_factory: Any = None
     use_event_loop: Any = None
+    use_socket: Any = None
     batch: bytearray | None = None
     compiled: Any = None
     transport: Any = None
     events: Any = None
+    face = "IPRoute"  # what its user calls it
 
     def __init__(
         self,
@@ -609,14 +615,21 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
         deadline = time.monotonic() + timeout
         while True:
             try:
-                found = list(iterate(await method(command, **spec)))
+                found = await self.gather(await method(command, **spec))
                 if bool(found) == present:
                     return found
             except NetlinkDumpInterrupted:
                 pass
             if time.monotonic() + interval > deadline:
                 raise TimeoutError(f"no change to the wanted state within {timeout} s")
-            await Pause(interval)
+            await self.pause(interval)
+
+    async def gather(self, result: Any) -> Any:
+        """All of what a request method returned."""
+        return list(iterate(result))
+
+    async def pause(self, seconds: float) -> None:
+        await Pause(seconds)
 
     def close(self, code: int = errno.ECONNRESET) -> None:
         if self.owner != os.getpid():
@@ -639,6 +652,14 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
         for transport in (self.events, self.transport):
             if transport is not None:
                 transport.close()
+
+    def __del__(self) -> None:
+        if self.transport is not None and not self.closed and self.owner == os.getpid():
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            self.close()
+
+    def __repr__(self) -> str:
+        return f"<{self.face} {self.options['netns']!r}>"
 
     def release_wake(self) -> None:
         """Close the wake-up pipe once nobody waits on it. The caller holds the lock."""

@@ -96,7 +96,8 @@ class Request(NetlinkRequest):  # type: ignore[misc]
             header["flags"] = flags & ~NLM_F_BULK
         # NLM_F_EXCL of a new object is the same bit as half of NLM_F_DUMP: only GET requests (type 4n + 2) dump.
         self.dump = kind % 4 == 2 and bool(flags & NLM_F_DUMP)
-        self.kernel_filter = self.dump and narrow(kind, self.msg, self.dump_filter)
+        # Behind a socket the user gave there need not be a kernel.
+        self.kernel_filter = self.dump and self.sock.use_socket is None and narrow(kind, self.msg, self.dump_filter)
         _codec.encode(self.msg)
         if self.dump and self.command is not None:
             self.terminate = None  # pyroute2's addr() gives one that looks for errors, which end a dump anyway

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import warnings
 from collections import deque
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +22,13 @@ from pyroute2.netlink.rtnl import RTMGRP_DEFAULTS
 from fastns import netns as netns_module
 from fastns._engine import Engine
 from fastns._request import ENDED, INTERRUPTED, Request, Response, request_methods
-from fastns._transport import open_engine, socket_settings
+from fastns._transport import Handle, open_engine, socket_settings
 from fastns.batch import Batch, BatchReport
 from fastns.monitor import Monitor
 from fastns.nspopen import NSPopen
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
     from types import TracebackType
 
     from fastns.errors import BatchItemErrors
@@ -174,7 +174,7 @@ class AsyncEngine(Engine):
         waiter: asyncio.Future[None] = loop.create_future()
         fd = transport.fileno()
         self.waiters.add(waiter)
-        if fd not in self.watched:
+        if self.watched.get(fd) is not loop:  # a loop that was closed under its waiters watches no more
             self.watched[fd] = loop
             loop.add_reader(fd, self.wake)
         try:
@@ -190,9 +190,11 @@ class AsyncEngine(Engine):
                 self.unwatch()
 
     def wake(self) -> None:
-        for waiter in self.waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        for waiter in self.waiting():
+            waiter.set_result(None)
+
+    def waiting(self) -> list[asyncio.Future[None]]:
+        return [waiter for waiter in self.waiters if not waiter.done() and not waiter.get_loop().is_closed()]
 
     def unwatch(self) -> None:
         for fd, loop in self.watched.items():
@@ -231,6 +233,11 @@ class AsyncEngine(Engine):
         except BaseException:
             self.sending.release()
             raise
+        if getattr(self.transport, "of_one_thread", False):
+            try:
+                return self.submit(bytes(data), seq, dump, kernel_filter)
+            finally:
+                self.sending.release()
         return int(await self.sending.run(self.submit, bytes(data), seq, dump, kernel_filter))
 
     @contextmanager
@@ -343,37 +350,18 @@ class AsyncEngine(Engine):
                 if not noraise:
                     raise
 
-    async def poll(
-        self,
-        method: Callable[..., Awaitable[Any]],
-        command: str,
-        present: bool = True,
-        timeout: float = 10,
-        interval: float = 0.2,
-        **spec: Any,
-    ) -> Any:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
-        while True:
-            try:
-                found: Any = await method(command, **spec)
-                if hasattr(found, "__aiter__"):
-                    found = [msg async for msg in found]
-                if bool(found) == present:
-                    return found
-            except pyroute2.NetlinkDumpInterrupted:
-                pass
-            if loop.time() + interval > deadline:
-                raise TimeoutError(f"no change to the wanted state within {timeout} s")
-            await asyncio.sleep(interval)
+    async def gather(self, result: Any) -> Any:
+        return [msg async for msg in result] if hasattr(result, "__aiter__") else result
+
+    async def pause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
     def close(self, code: int = errno.ECONNRESET) -> None:
         if not self.closed:
             self.unwatch()
         super().close(code)
-        for waiter in self.waiters:
-            if not waiter.done():
-                waiter.set_exception(OSError(errno.EBADF, "the handle is closed", self.options["netns"]))
+        for waiter in self.waiting():
+            waiter.set_exception(OSError(errno.EBADF, "the handle is closed", self.options["netns"]))
 
 
 for _name, _func in request_methods(AsyncRequest).items():
@@ -568,45 +556,16 @@ async def slices(iterable: Any) -> AsyncIterator[list[Any]]:
         yield part
 
 
-class AsyncIPRoute(AsyncEngine):
+class AsyncIPRoute(Handle, AsyncEngine):
     """pyroute2's AsyncIPRoute, in the current namespace or in `netns`: the same arguments as `fastns.IPRoute`.
 
     `async with AsyncIPRoute() as ipr: links = [link async for link in await ipr.get_links()]`. To be used from one
     running loop at a time. Cancelling a request leaves the handle usable; its answer is dropped when it comes.
     """
 
-    def __init__(
-        self,
-        netns: Any = None,
-        *,
-        pid: int | None = None,
-        transport: str = "auto",
-        proxy: Any = None,
-        port: Any = None,
-        fileno: int | None = None,
-        sndbuf: int = 1048576,
-        rcvbuf: int | None = None,
-        rcvsize: int = 16384,
-        all_ns: bool = False,
-        async_qsize: Any = None,
-        nlm_generator: Any = None,
-        target: str | None = None,
-        ext_ack: bool = True,
-        strict_check: bool = False,
-        groups: int = RTMGRP_DEFAULTS,
-        nlm_echo: bool = False,
-        netns_path: Any = None,
-        flags: int = os.O_CREAT,
-        libc: Any = None,
-        use_socket: Any = None,
-        use_event_loop: Any = None,
-        telemetry: Any = None,
-        exception_factory: Any = None,
-        dump_intr: str = "retry",
-        timeout: float | None = None,
-    ) -> None:
-        options = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        open_engine(super().__init__, options)
+    def _open(self, options: dict[str, Any]) -> None:
+        self.face = type(self).__name__
+        open_engine(partial(AsyncEngine.__init__, self), options)
 
     def monitor(
         self,
@@ -650,14 +609,6 @@ class AsyncIPRoute(AsyncEngine):
 
     async def __aexit__(self, *exc_info: object) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        if not self.__dict__.get("closed", True) and self.owner == os.getpid():
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-            self.close()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.options['netns']!r}>"
 
 
 class AsyncNetNS(AsyncIPRoute):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import functools
 import os
-import time
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import pyroute2
@@ -18,8 +16,7 @@ from fastns import _codec
 from fastns import netns as netns_module
 from fastns._engine import Engine
 from fastns._request import RTNL_METHODS, Request, Response, drive, iterate
-from fastns._transport import open_engine
-from fastns.errors import NetlinkDumpInterrupted
+from fastns._transport import Handle, open_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -50,7 +47,7 @@ PLAIN = frozenset(
 )
 
 
-class IPRoute(pyroute2.IPRoute):  # type: ignore[misc]
+class IPRoute(Handle, pyroute2.IPRoute):  # type: ignore[misc]
     """The RTNL API of pyroute2's IPRoute, in the current namespace or in `netns`.
 
     `netns` is a name in the run directory, a path, an open descriptor or file; `pid=` is the namespace of a process.
@@ -69,38 +66,9 @@ class IPRoute(pyroute2.IPRoute):  # type: ignore[misc]
     Source: rtnetlink(7), netlink(7).
     """
 
-    def __init__(
-        self,
-        netns: Any = None,
-        *,
-        pid: int | None = None,
-        transport: str = "auto",
-        proxy: Any = None,
-        port: Any = None,
-        fileno: int | None = None,
-        sndbuf: int = 1048576,
-        rcvbuf: int | None = None,
-        rcvsize: int = 16384,
-        all_ns: bool = False,
-        async_qsize: Any = None,
-        nlm_generator: Any = None,
-        target: str | None = None,
-        ext_ack: bool = True,
-        strict_check: bool = False,
-        groups: int = RTMGRP_DEFAULTS,
-        nlm_echo: bool = False,
-        netns_path: Any = None,
-        flags: int = os.O_CREAT,
-        libc: Any = None,
-        use_socket: Any = None,
-        use_event_loop: Any = None,
-        telemetry: Any = None,
-        exception_factory: Any = None,
-        dump_intr: str = "retry",
-        timeout: float | None = None,
-    ) -> None:
-        options = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+    def _open(self, options: dict[str, Any]) -> None:
         self.asyncore = open_engine(Engine, options)
+        self.asyncore.face = type(self).__name__
 
     @classmethod
     def from_asyncore(cls, iproute: Any) -> IPRoute:
@@ -273,12 +241,6 @@ class IPRoute(pyroute2.IPRoute):  # type: ignore[misc]
         """Release everything. Twice is fine; afterwards every use is OSError EBADF."""
         self.asyncore.close(code)
 
-    def __del__(self) -> None:
-        engine = self.__dict__.get("asyncore")
-        if engine is not None and not engine.closed and getattr(engine, "owner", None) == os.getpid():
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-            engine.close()
-
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.asyncore.options['netns']!r}>"
 
@@ -295,16 +257,12 @@ class IPRoute(pyroute2.IPRoute):  # type: ignore[misc]
         self, method: Any, command: str, timeout: float = 10, interval: float = 0.2, **spec: Any
     ) -> list[Any]:
         """Repeat a request every `interval` seconds until it returns something; TimeoutError after `timeout`."""
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            try:
-                found = list(method(command, **spec))
-                if found:
-                    return found
-                time.sleep(interval)
-            except NetlinkDumpInterrupted:
-                pass
-        raise TimeoutError(f"{command} returned nothing within {timeout} s")
+
+        async def asked(command: str, **spec: Any) -> Any:
+            return method(command, **spec)
+
+        found: list[Any] = drive(self.asyncore.poll(asked, command, timeout=timeout, interval=interval, **spec))
+        return found
 
     def __getattr__(self, name: str) -> Any:
         if name == "asyncore":

@@ -420,3 +420,37 @@ def test_a_probe_does_not_hold_the_loop(netns, run):
             assert await ns.link_lookup(ifname="tap0")
 
     run(main())
+
+
+def test_a_loop_closed_under_its_waiters():
+    silent = True
+
+    def answers(attempt, seq):
+        return [] if silent else [route(seq, 2), done(seq)]
+
+    ipr = AsyncIPRoute(use_socket=FakeKernel(answers))
+
+    async def wait(start):
+        start.set_result(asyncio.ensure_future(ask()))
+        await asyncio.sleep(0.01)
+
+    async def ask():
+        return [x async for x in await ipr.route("dump")]
+
+    first = asyncio.new_event_loop()
+    start = first.create_future()
+    first.run_until_complete(wait(start))
+    first.run_until_complete(first.shutdown_default_executor())
+    left = start.result()
+    first.close()
+    silent = False
+    ipr.dumping = None  # as if its answer had come
+
+    second = asyncio.new_event_loop()
+    try:
+        assert len(second.run_until_complete(asyncio.wait_for(ask(), 30))) == 1
+        second.run_until_complete(second.shutdown_default_executor())
+    finally:
+        second.close()
+        left._log_destroy_pending = False
+        ipr.close()

@@ -27,6 +27,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from fastns import IPRoute, NetlinkError, NetNS, NSPopen, Proxy
 from fastns import netns as netns_module
+from fastns._engine import Engine
 
 pytestmark = pytest.mark.root
 
@@ -868,12 +869,33 @@ def test_a_silent_kernel_is_a_timeout():
             ipr.link("get", index=1)
 
 
+def test_a_handle_without_a_name_lives_as_long_as_what_came_of_it(netns, transport, monkeypatch):
+    """What a request, a monitor or a method of it still needs it keeps; then it is closed at once, with its warning."""
+
+    def handle():
+        return IPRoute(netns=netns, transport=transport)
+
+    with pytest.warns(ResourceWarning, match=f"unclosed <IPRoute '{netns}'>"):
+        assert handle().sendto(b"\x10\0\0\0" + bytes(12), (0, 0)) == 16
+        monkeypatch.setattr(config, "nlm_generator", True)
+        for dump in (lambda ipr: ipr.link("dump"), lambda ipr: ipr.get_links(), lambda ipr: ipr.get_links(mtu=65536)):
+            assert [link.get("ifname") for link in dump(handle())] == ["lo"]
+        with handle().monitor(initial=True) as monitor:
+            assert next(iter(monitor))
+        with handle().batch() as batch:
+            batch.link("set", index=1, state="up")
+        del monitor, batch
+        engines = [item for item in gc.get_objects() if type(item) is Engine and item.options["netns"] == netns]
+        assert all(engine.closed for engine in engines)
+
+
 def test_pyroute2s_mock_engine_serves():
     config.mock_netlink = True
     try:
         with IPRoute() as ipr:
             assert [m.get("ifname") for m in ipr.link("dump")] == ["lo", "eth0"]
             assert ipr.link_lookup(ifname="lo") == [1]
+            assert len(ipr.get_addr(index=1)) == 1 and ipr.get_routes(oif=2, table=254)
             engine = ipr.asyncore.use_socket
         engine.loopback_r.close()
         engine.loopback_w.close()
