@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <linux/netlink.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -22,7 +23,7 @@
 #endif
 
 enum { PUMP_DATAGRAMS = 128, PUMP_BYTES = 256 * 1024, BELL_BYTES = 16 * 1024 };
-enum { RESET_BYTES = 64 * 1024, TRIM_BYTES = 1024 * 1024, TRIM_ALIGN = 64 * 1024 };
+enum { RESET_BYTES = 16 * 1024, TRIM_BYTES = 1024 * 1024, TRIM_ALIGN = 64 * 1024 };
 enum { DATAGRAM_USUAL = 256 * 1024, EVENTS = 64, MESSAGES = 16 };
 
 struct fns_proxy proxy;
@@ -355,6 +356,7 @@ static int chan_pump(struct chan *c)
         c->stalled = 0;
         chan_listen(c, EPOLLIN);
     }
+    atomic_store_explicit(&c->ring->cpu, (uint32_t)sched_getcpu(), memory_order_relaxed);
     proxy.stats[FNS_STAT_DATAGRAMS] += datagrams;
     proxy.stats[FNS_STAT_BYTES] += bytes;
     chan_bell(c);

@@ -23,6 +23,7 @@
 #define FNS_RING_MIN (64u * 1024u)
 #define FNS_RING_MAX (1u << 30)
 #define FNS_RING_HEADER 4096u          /* bytes before the ring's data */
+#define FNS_LOOK_NS 40000              /* how long the caller looks for an answer before it sleeps */
 #define FNS_DIR_MAX 255u
 #define FNS_ALLOWED_MAX 16384u           /* namespaces of a policy */
 #define FNS_BUFFER_MAX (256u << 20)      /* bytes of a socket buffer */
@@ -142,7 +143,8 @@ struct fns_ring {
     /* written by the proxy */
     _Atomic uint64_t head;
     _Atomic uint64_t base;
-    char pad1[48];
+    _Atomic uint32_t cpu;    /* where it last worked */
+    char pad1[44];
     /* written by the caller */
     _Atomic uint64_t tail;
     char pad2[56];
@@ -167,6 +169,7 @@ int fns_ring_attach(struct fns_reader *reader, void *map, size_t map_len);
 int fns_ring_next(struct fns_reader *reader, const uint8_t **payload, uint32_t *len, uint32_t *type);
 int fns_ring_release(struct fns_reader *reader);
 int fns_ring_empty(struct fns_reader *reader);
+int fns_ring_look(struct fns_reader *reader);
 int fns_ring_arm(struct fns_reader *reader);
 int fns_ring_disarm(struct fns_reader *reader);
 

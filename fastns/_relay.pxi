@@ -47,6 +47,7 @@ cdef extern from "_relay.h" nogil:
     int fns_ring_next(fns_reader *reader, const uint8_t **payload, uint32_t *len, uint32_t *type)
     int fns_ring_release(fns_reader *reader)
     int fns_ring_empty(fns_reader *reader)
+    int fns_ring_look(fns_reader *reader)
     int fns_ring_arm(fns_reader *reader)
     int fns_ring_disarm(fns_reader *reader)
     int fns_relay_fork(const fns_config *config)
@@ -219,7 +220,7 @@ cdef class RelayClient:
         self.pid = pid
         self.reaped = False
         try:
-            self.answer(FNS_MAGIC, &reply, NULL, NULL, -1)
+            self.answer(FNS_MAGIC, &reply, NULL, NULL)
             if reply.op != FNS_HELLO:
                 raise proxy_error(lx.EPROTO, "the proxy does not speak the protocol", None)
             if allowed is not None:
@@ -321,7 +322,7 @@ cdef class RelayClient:
     def closed(self):
         return self.fd < 0
 
-    cdef ssize_t answer(self, uint32_t id, fns_reply *reply, char *payload, int *fds, int64_t deadline) except -1:
+    cdef ssize_t answer(self, uint32_t id, fns_reply *reply, char *payload, int *fds) except -1:
         """The reply with that number. One for a call further up the stack, which a signal handler interrupted to
         make a request of its own, is kept; late ones of calls that were given up are thrown away."""
         cdef char buf[FNS_REPLY_MAX]
@@ -341,8 +342,7 @@ cdef class RelayClient:
                 for count, number in enumerate(kept[1], 1):
                     got_fds[count - 1] = number
                 break
-            if wait_for(fd, <short> lx.POLLIN, deadline, &revents) == 0:
-                raise TimeoutError("the proxy did not answer in time")
+            wait_for(fd, <short> lx.POLLIN, -1, &revents)
             self.check()
             got = receive_with(fd, buf, sizeof(buf), got_fds, &count)
             if got == -lx.EAGAIN or got == -lx.EINTR:
@@ -412,7 +412,7 @@ cdef class RelayClient:
                     raise os_error(<int> -sent, "sendmsg")
             self.waiting.add(request.id)
             try:
-                return self.answer(request.id, reply, payload, fds, -1)
+                return self.answer(request.id, reply, payload, fds)
             finally:
                 self.waiting.discard(request.id)
                 for number in self.early.pop(request.id, (None, ()))[1]:
@@ -689,6 +689,9 @@ cdef class RelayChannel:
         deadline = deadline_of(timeout)
         self.enter()
         try:
+            if not self.level and timeout != 0:
+                with nogil:
+                    fns_ring_look(&self.reader)
             while True:
                 if not self.level and fns_ring_arm(&self.reader):
                     fns_ring_disarm(&self.reader)

@@ -547,6 +547,7 @@ def test_filter_allows_what_the_work_takes_and_little_more(netns_pair, tmp_path)
         "exit",
         "restart_syscall",
         "getppid",
+        "getcpu",
         "madvise",
         "epoll_wait",
     }
