@@ -34,6 +34,11 @@ def complete_names(ctx: click.Context, param: click.Parameter, incomplete: str) 
     return sorted(n for n in names if n.startswith(incomplete) and n == printable(n) and n not in given)
 
 
+def reference(name: str) -> str:
+    """The namespace a command was given: "." is the one it runs in."""
+    return "/proc/thread-self/ns/net" if name == "." else name
+
+
 def printable(text: str) -> str:
     """The text with everything a terminal might act on written as an escape: controls, line ends, bidi marks."""
     if text.isprintable():

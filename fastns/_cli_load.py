@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Iterator
 import click
 
 from fastns import _cli_lines
-from fastns._cli_base import JSON, complete_names, say
+from fastns._cli_base import JSON, complete_names, reference, say
 from fastns.errors import BatchError
 from fastns.iproute import NetNS
 
@@ -37,13 +37,13 @@ LISTED = 10_000  # errors kept for --json; all are told
 @click.option("--chunk", type=click.IntRange(1), help="Requests in a datagram at most: the grain of --errors stop.")
 @JSON
 def load(name: str, file: IO[bytes], errors: str, chunk: int | None, as_json: bool) -> None:
-    """Apply FILE, a line a change, inside a namespace: a name or a path.
+    """Apply FILE, a line a change, inside a namespace: a name, a path, or . for this one.
 
     Lines are those of `ip -batch` (`route add 10.0.0.0/24 via 10.1.0.1 dev eth0`; routes, addresses, links,
     neighbours, rules) or JSON (`["route", "add", {"dst": "10.0.0.0/24", "oif": "eth0"}]`, as for the methods of a
     handle). What fails is told with its line.
     """
-    with NetNS(name, flags=0) as ns:
+    with NetNS(reference(name), flags=0) as ns:
         loader = Loader(ns, file, errors, chunk)
         try:
             loader.run()

@@ -25,6 +25,7 @@ COMMANDS = {
     "exec": "_cli_names:execute",
     "list": "_cli_names:list_command",
     "load": "_cli_load:load",
+    "monitor": "_cli_monitor:monitor",
     "rootless": "_cli_rootless:rootless",
 }
 

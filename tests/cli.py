@@ -33,7 +33,9 @@ def run(*argv: str, code: int | None = 0, prefix: list[str] | None = None, **kwa
 
 
 def ip(*argv: str, **kwargs: Any) -> str:
-    return subprocess.run(["ip", *argv], check=True, capture_output=True, text=True, **kwargs).stdout
+    done = subprocess.run(["ip", *argv], check=False, capture_output=True, text=True, **kwargs)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def wait_for(condition: Any) -> None:
@@ -62,9 +64,9 @@ class Background:
         self.process.kill()
         self.process.communicate()
 
-    def until(self, text: str) -> str:
-        """Read until `text` has come; everything so far."""
-        while text not in self.seen:
+    def until(self, text: str, times: int = 1) -> str:
+        """Read until `text` has come so often; everything so far."""
+        while self.seen.count(text) < times:
             data = os.read(self.process.stdout.fileno(), 65536)
             assert data, f"ended: {self.seen}{self.process.stderr.read().decode()}"
             self.seen += data.decode()

@@ -34,6 +34,8 @@ LAYERS = [
     "_cli_names",
     "_cli_completion",
     "_cli_load",
+    "_cli_monitor",
+    "_cli_messages",
     "_cli_lines",
     "_cli_demo",
     "_cli_doctor",
