@@ -155,6 +155,7 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
     transport: Any = None
     events: Any = None
     face = "IPRoute"  # what its user calls it
+    closed = True  # until everything is there: see __del__
 
     def __init__(
         self,
@@ -178,7 +179,6 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
         self.timeout: float | None = options["timeout"]
         self.exception_factory = options["exception_factory"]
         self.use_event_loop = options["use_event_loop"]
-        self.closed = False
         self.owner = os.getpid()
         self.lock = threading.RLock()
         self.addr_pool = Sequence()
@@ -196,6 +196,7 @@ class Engine(RequestMethods):  # type: ignore[misc, valid-type]
         self._waiting = 0
         self._poller: select.epoll | None = None
         self._sockopts: list[tuple[int, int, Any]] = []
+        self.closed = False
 
     # ---- what pyroute2's own code and its users look at --------------------------------------------------
 

@@ -161,10 +161,10 @@ class AsyncEngine(Engine):
     for stays in the kernel or in the ring and takes no memory here."""
 
     def __init__(self, *args: Any, **kwarg: Any) -> None:
-        super().__init__(*args, **kwarg)
         self.waiters: set[asyncio.Future[None]] = set()
         self.sending = OneAtATime()
         self.watched: dict[int, asyncio.AbstractEventLoop] = {}
+        super().__init__(*args, **kwarg)
 
     # ---- waiting ------------------------------------------------------------------------------------------
 
