@@ -1,6 +1,6 @@
 # make run     build in an environment of its own and show fastns at work on real namespaces
 # make test    the same set-up, then the whole test suite
-# make bench   the benchmarks and their table        make lint   the checks of the source
+# make bench   the benchmarks, into README.md and docs   make lint   the checks of the source
 # make soak    everything at random for ten minutes: ARGS='--seconds N --seed N --resume FILE'
 # make clean   forget everything made here
 #
@@ -11,7 +11,7 @@ SHELL := /bin/bash
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
-SOURCES := setup.py pyproject.toml MANIFEST.in README.md LICENSE \
+SOURCES := setup.py pyproject.toml MANIFEST.in LICENSE \
 	$(filter-out fastns/_core.c fastns/_codec.c, \
 	$(wildcard fastns/*.py fastns/*.pyx fastns/*.pxi fastns/*.pxd fastns/*.pyi fastns/*.c fastns/*.h))
 ROOTLESS := $(if $(filter 0,$(shell id -u)),,$(BIN)/fastns rootless --)
@@ -27,9 +27,9 @@ test: $(VENV)/test
 
 bench: $(VENV)/bench $(VENV)/old
 	mkdir -p .benchmarks
-	FASTNS_BENCH_PYROUTE2_07=$(VENV)/pyroute2-0.7/bin/python $(ROOTLESS) $(BIN)/pytest benchmarks --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,rounds \
+	FASTNS_BENCH_PYROUTE2_07=$(VENV)/pyroute2-0.7/bin/python $(ROOTLESS) $(BIN)/pytest benchmarks --benchmark-enable --benchmark-only --benchmark-quiet \
 		--benchmark-json=.benchmarks/last.json $(ARGS)
-	$(BIN)/python benchmarks/report.py .benchmarks/last.json --plots .benchmarks
+	$(BIN)/python benchmarks/report.py .benchmarks/last.json $(if $(ARGS),,--write)
 
 soak: $(VENV)/test
 	$(ROOTLESS) $(BIN)/python tests/soak.py $(ARGS)

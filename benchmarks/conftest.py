@@ -6,6 +6,8 @@ seconds per item.
 
 The order: things compared alternate. Each is measured in PASSES passes, and a pass goes once through all of them, so
 that a machine that becomes slower does so for all. report.py takes the median of all rounds of all passes.
+
+The length: a pass gives each SECONDS and at least one round. What takes longer than LONG is measured in one pass only.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import secrets
 import subprocess
 import sys
 from importlib import metadata
+from time import perf_counter
 from typing import Any, Callable, Iterator
 
 import pytest
@@ -24,6 +27,20 @@ from impls import ALL, Elsewhere, Floor, Impl, offering
 from isolation import acquire, need_privilege, privilege
 
 PASSES = int(os.environ.get("FASTNS_BENCH_PASSES", "3"))
+SECONDS = 0.4
+LONG = 3.0
+SIZES = {
+    "routes": (10, 100, 1_000, 10_000, 100_000, 1_000_000),
+    "links": (1, 11, 101, 1_001),  # `lo` and pairs
+    "namespaces": (1, 10, 100, 1_000),
+}
+
+
+def largest(unit: str, default: int) -> int:
+    return int(os.environ.get(f"FASTNS_BENCH_{unit.upper()}", str(default)))
+
+
+LARGEST = {unit: largest(unit, sizes[-1]) for unit, sizes in SIZES.items()}
 
 
 class Clock:
@@ -48,7 +65,10 @@ def pytest_configure(config: pytest.Config) -> None:
         "pytest.PytestUnraisableExceptionWarning",
     ):  # the other libraries' own
         config.addinivalue_line("filterwarnings", f"ignore::{category}")
-    config.addinivalue_line("markers", "operation(name, method=, sizes=): what a benchmark measures")
+    config.addinivalue_line(
+        "markers",
+        "operation(name, sizes=, bounds=): the adapter's method that is measured, and on how many of what",
+    )
     if not enabled(config):
         return
     import fastns._core
@@ -67,38 +87,38 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if marker is None:
         return
     small = not enabled(metafunc.config)
-    sizes = marker.kwargs.get("sizes")
-    if sizes:
-        metafunc.parametrize("size", sizes[:1] if small else sizes)
-    passes = range(1 if small or sizes else PASSES)
-    metafunc.parametrize("turn", passes, ids=[f"pass{n}" for n in passes])
-    method = marker.kwargs.get("method", marker.args[0])
-    metafunc.parametrize("impl", offering(method), ids=lambda impl: impl.name.replace(" ", "-"))
+    name, unit = marker.args[0], marker.kwargs.get("sizes")
+    bounds = marker.kwargs.get("bounds", {})  # beyond these numbers of items a library takes minutes
+    sizes = [size for size in SIZES[unit] if size <= LARGEST[unit]][: 1 if small else None] if unit else [1]
+    cases = [
+        pytest.param(size, turn, impl, id=f"{size}-pass{turn}-{impl.name}".replace(" ", "-"))
+        for size in sizes
+        for turn in range(1 if small else PASSES)
+        for impl in offering(name)
+        if size <= bounds.get(impl.name, size)
+    ]
+    metafunc.parametrize("size, turn, impl", cases)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    def order(item: pytest.Item) -> tuple[str, str, int]:
-        spec = getattr(item, "callspec", None)
-        return str(item.path), item.name.split("[")[0], spec.params.get("turn", 0) if spec else 0
-
-    items.sort(key=order)  # stable: within a pass the adapters keep their order
+    # Stable: the cases of one benchmark keep their order.
+    items.sort(key=lambda item: (str(item.path), item.name.split("[")[0]))
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    def version(package: str) -> str:
-        try:
-            return metadata.version(package)
-        except metadata.PackageNotFoundError:
-            return "none"
+    import fastns
 
-    ip = subprocess.run(["ip", "-V"], check=False, capture_output=True, text=True)
+    ip = subprocess.run(["ip", "-V"], check=True, stdout=subprocess.PIPE, text=True)
     machine_info.update(
         kernel=platform.release(),
         cpus=os.cpu_count(),
+        memory=f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / (1 << 30):.0f} GiB",
+        passes=PASSES,
         python=sys.version.split()[0],
-        fastns=version("fastns"),
-        pyroute2=version("pyroute2"),
-        iproute2=(ip.stdout or ip.stderr).strip(),
+        fastns=fastns.__version__,
+        pyroute2=metadata.version("pyroute2"),
+        pyroute2_old=next((impl.version() for impl in ALL if isinstance(impl, Elsewhere)), "none"),
+        iproute2=ip.stdout.strip().replace("ip utility, ", ""),
         as_root=os.geteuid() == 0,
     )
 
@@ -115,31 +135,53 @@ def small(request: pytest.FixtureRequest) -> bool:
     return not enabled(request.config)
 
 
+LONG_ONES: set[tuple[str, int, str]] = set()
+
+
 @pytest.fixture
 def measure(
-    benchmark: Any, small: bool, impl: Impl, turn: int, request: pytest.FixtureRequest
+    benchmark: Any, small: bool, impl: Impl, size: int, turn: int, request: pytest.FixtureRequest
 ) -> Callable[..., list[Any]]:
-    """measure(work, items, rounds): work() -> seconds, or (seconds, answer); gives the answers of all rounds."""
+    """measure(work, items, rounds): work() -> seconds, or (seconds, answer); gives the answers of all rounds.
+
+    The first round warms up and tells how many rounds there is time for. Where there is time for none, or
+    warm=False, it is the measured one.
+    """
     need_privilege()
+    marker = request.node.get_closest_marker("operation")
+    case = marker.args[0], size, impl.name
+    if case in LONG_ONES:
+        pytest.skip("kernel: long, once is enough")
     benchmark._timer = CLOCK
-    benchmark.group = request.node.get_closest_marker("operation").args[0]
+    benchmark.group = marker.args[0]
     benchmark.extra_info.update(impl=impl.name, turn=turn)
-    if "size" in request.fixturenames:
-        benchmark.extra_info["size"] = request.getfixturevalue("size")
+    if "sizes" in marker.kwargs:
+        benchmark.extra_info["size"] = size
 
     def run(work: Callable[[], Any], items: int = 1, rounds: int = 10, warm: bool = True) -> list[Any]:
         answers = []
 
-        def one() -> None:
+        def sample() -> float:
             result = work()
             took, answer = result if isinstance(result, tuple) else (result, None)
-            CLOCK.now += took / items
             answers.append(answer)
+            return took / items
 
-        benchmark.extra_info["items"] = items
-        benchmark.pedantic(
-            one, rounds=1 if small else rounds, iterations=1, warmup_rounds=0 if small or not warm else 1
-        )
+        start = perf_counter()
+        first = [sample()]
+        took = perf_counter() - start
+        if took > LONG:
+            LONG_ONES.add(case)
+        if warm and not small and took <= SECONDS:
+            first.clear()
+            rounds = min(rounds, 1 + int(SECONDS / took))
+        else:
+            rounds = 1
+
+        def one() -> None:
+            CLOCK.now += first.pop() if first else sample()
+
+        benchmark.pedantic(one, rounds=rounds, iterations=1)
         return answers
 
     return run
@@ -193,8 +235,8 @@ def fresh_wired() -> Iterator[tuple[str, int]]:
 
 @pytest.fixture(scope="session")
 def routed(small: bool) -> Iterator[tuple[str, int]]:
-    """A namespace with many routes, and how many its main table has (FASTNS_BENCH_ROUTES)."""
-    count = int(os.environ.get("FASTNS_BENCH_ROUTES", "200" if small else "100000"))
+    """A namespace with many routes, and how many its main table has."""
+    count = 200 if small else min(100_000, LARGEST["routes"])
     netns, index = make_wired()
     Floor().add_routes_batch(netns, 0x0B000000, count, index)
     yield netns, count
@@ -202,23 +244,16 @@ def routed(small: bool) -> Iterator[tuple[str, int]]:
 
 
 @pytest.fixture(scope="session")
-def linked(small: bool) -> Iterator[tuple[str, int]]:
-    """A namespace with many links, and how many (FASTNS_BENCH_LINKS)."""
-    pairs = int(os.environ.get("FASTNS_BENCH_LINKS", "20" if small else "1000")) // 2
-    netns, _ = make_wired()
-    lines = "".join(f"link add l{n} type veth peer name m{n}\n" for n in range(pairs))
-    subprocess.run(
-        ["ip", "-n", netns, "-batch", "-"], input=lines, check=True, text=True, capture_output=True
-    )
-    yield netns, 2 * pairs + 3
-    ip("netns", "del", netns)
+def events(small: bool) -> int:
+    """How many make a storm."""
+    return 300 if small else largest("events", 100_000)
 
 
 @pytest.fixture(scope="session")
 def many(small: bool) -> Iterator[tuple[str, int]]:
-    """Many namespaces: their common prefix, and how many (FASTNS_BENCH_NAMESPACES)."""
+    """Many namespaces: their common prefix, and how many."""
     need_privilege()
-    count = int(os.environ.get("FASTNS_BENCH_NAMESPACES", "3" if small else "1000"))
+    count = 3 if small else LARGEST["namespaces"]
     prefix = fresh_name() + "-"
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

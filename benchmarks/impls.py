@@ -10,7 +10,6 @@ import ctypes
 import hashlib
 import json
 import os
-import select
 import socket
 import subprocess
 import sys
@@ -31,13 +30,6 @@ def timed(func: Callable[[], Any]) -> float:
     start = perf_counter()
     func()
     return perf_counter() - start
-
-
-def readable(handle: Any, timeout: float = 1.0) -> bool:
-    """`timeout` seconds: only how long nothing has to come until nothing more is expected."""
-    poller = select.poll()
-    poller.register(handle.fileno(), select.POLLIN)
-    return bool(poller.poll(timeout * 1000))
 
 
 def address(number: int) -> str:
@@ -68,20 +60,20 @@ class Impl:
         """Seconds and the number of messages; index, name and MTU are read from each."""
         raise NotImplementedError
 
-    def storm(self, netns: str, storm: Callable[[], None], expected: int) -> tuple[int, bool]:
-        """How many route events are received, with default settings, of those storm() causes; whether in order."""
+    def storm(self, netns: str, first: int, count: int, oif: int) -> tuple[int, bool]:
+        """How many events are received, with default settings, of `count` routes added from C; whether in order."""
         raise NotImplementedError
 
-    def storm_asleep(self, netns: str, storm: Callable[[], None], expected: int) -> tuple[int, bool]:
+    def storm_asleep(self, netns: str, first: int, count: int, oif: int) -> tuple[int, bool]:
         """The same for a receiver that does nothing until the storm is over."""
         raise NotImplementedError
 
-    def hold_routes(self, netns: str) -> int:
-        """The length of a dump that is kept; called in a process of its own, which measures what that takes."""
+    def hold_routes(self, netns: str, small: str) -> tuple[int, int]:
+        """Bytes that a kept dump takes, and its length; `small` is another namespace, to warm up on."""
         raise NotImplementedError
 
-    def proxy_memory(self) -> None:
-        """Offered by what has a proxy process."""
+    def hold_handles(self, prefix: str, count: int) -> tuple[int, int]:
+        """Bytes that open handles take, here and in processes they have, and how many processes those are."""
         raise NotImplementedError
 
     def add_routes(self, netns: str, first: int, count: int, oif: int) -> float:
@@ -273,33 +265,74 @@ class PythonAPI(Impl):
 
             return timed(work), count
 
-    def storm(
-        self, netns: str, storm: Callable[[], None], expected: int, asleep: bool = False
-    ) -> tuple[int, bool]:
+    def storm(self, netns: str, first: int, count: int, oif: int, asleep: bool = False) -> tuple[int, bool]:
         received: list[bytes] = []
-        thread = threading.Thread(target=storm)
+        over, enough = threading.Event(), threading.Event()
+
+        def cause() -> None:
+            Floor().add_routes_batch(netns, first, count, oif)
+            over.set()
+            for mark in range(1, 1000):  # routes below `first`, so that the receiver learns of the end
+                Floor().add_routes_batch(netns, mark << 8, 1, oif)
+                if enough.wait(0.1):
+                    break
+
+        thread = threading.Thread(target=cause)
         try:
             with self.handle(netns) as ns:
                 ns.bind()
                 thread.start()
                 if asleep:
-                    thread.join()
-                while len(received) < expected and (thread.is_alive() or readable(ns)):
-                    if readable(ns):
-                        messages = [m for m in ns.get() if m["event"] == "RTM_NEWROUTE"]
-                        received += [socket.inet_aton(m.get_attr("RTA_DST")) for m in messages]
+                    over.wait()
+                while not enough.is_set():
+                    routes = [message for message in ns.get() if message["event"] == "RTM_NEWROUTE"]
+                    received += [socket.inet_aton(route.get_attr("RTA_DST")) for route in routes]
+                    if received and (received[-1] < first.to_bytes(4, "big") or len(received) == count):
+                        enough.set()
         except OSError:  # events were dropped; what comes after is not counted
-            pass
+            enough.set()
         thread.join()
+        received = [dst for dst in received if dst >= first.to_bytes(4, "big")]
         return len(received), received == sorted(received)
 
-    def storm_asleep(self, netns: str, storm: Callable[[], None], expected: int) -> tuple[int, bool]:
-        return self.storm(netns, storm, expected, asleep=True)
+    def storm_asleep(self, netns: str, first: int, count: int, oif: int) -> tuple[int, bool]:
+        return self.storm(netns, first, count, oif, asleep=True)
 
-    def hold_routes(self, netns: str) -> int:
-        with self.handle(netns) as ns:
-            self.held = list(ns.get_routes(family=socket.AF_INET))
-            return len(self.held)
+    def event(self, netns: str, first: int, count: int, oif: int) -> float:
+        prefixes = [f"{address(first + n)}/32" for n in range(count)]
+        with self.handle(netns) as ns, self.handle(netns) as listener:
+            listener.bind()
+
+            def work() -> None:
+                for prefix in prefixes:
+                    ns.route("add", dst=prefix, oif=oif)
+                    while not any(message["event"] == "RTM_NEWROUTE" for message in listener.get()):
+                        pass
+
+            return timed(work)
+
+    def hold_routes(self, netns: str, small: str) -> tuple[int, int]:
+        return self.alone("HOLD_ROUTES", netns, small)
+
+    def hold_handles(self, prefix: str, count: int) -> tuple[int, int]:
+        return self.alone("HOLD_HANDLES", prefix, count)
+
+    def alone(self, script: str, *args: Any) -> tuple[int, int]:
+        """In a process of its own, so that nothing left in an allocator by other work is counted."""
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-c",
+            MEMORY + globals()[script],
+            self.name,
+            *map(str, args),
+        ]
+        done = subprocess.run(
+            command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": PATH}
+        )
+        nbytes, number = done.stdout.split()
+        return int(nbytes), int(number)
 
     def add_routes(self, netns: str, first: int, count: int, oif: int) -> float:
         prefixes = [f"{address(first + n)}/32" for n in range(count)]
@@ -354,8 +387,8 @@ class PythonAPI(Impl):
         # in a process of its own: NDB's threads, and what install() changes, end with it
         script = NDB.format(install="import fastns; fastns.install()" if self.module == "fastns" else "")
         command = [sys.executable, "-W", "ignore", "-c", script, prefix, str(count)]
-        env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
+        env = {**os.environ, "PYTHONPATH": PATH}
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env)
         seconds, links = done.stdout.split()
         return float(seconds), int(links)
 
@@ -433,6 +466,42 @@ class FastnsDirect(PythonAPI):
             return timed(work), links
 
 
+PATH = os.pathsep.join((str(Path(__file__).parent), str(Path(__file__).parent.parent)))  # for scripts
+
+MEMORY = """
+import gc, os, sys
+import impls
+impl = next(impl for impl in impls.ALL if impl.name == sys.argv[1])
+def children():
+    return open(f"/proc/self/task/{os.getpid()}/children").read().split()
+def share(pid="self"):
+    gc.collect()
+    with open(f"/proc/{pid}/smaps_rollup") as lines:
+        return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+"""
+
+HOLD_ROUTES = """
+netns, small = sys.argv[2:]
+impl.dump_links(small)  # imports and pools are not the dump's
+impl.link_get(small, 1)
+with impl.handle(netns) as ns:
+    before = share()
+    held = list(ns.get_routes(family=2))
+    print(share() - before, len(held))
+"""
+
+HOLD_HANDLES = """
+prefix, count = sys.argv[2], int(sys.argv[3])
+impl.dump_links(prefix + "0")  # imports are not the handles'
+before = share()
+handles = [impl.handle(f"{prefix}{number}") for number in range(count)]
+for handle in handles:
+    list(handle.get_links())
+print(share() - before + sum(map(share, children())), len(children()))
+for handle in handles:
+    handle.close()
+"""
+
 NDB = """
 {install}
 import sys
@@ -440,7 +509,7 @@ from time import perf_counter
 from pyroute2 import NDB
 names = [sys.argv[1] + str(number) for number in range(int(sys.argv[2]))]
 start = perf_counter()
-ndb = NDB(log="critical", sources=[dict(target=name, kind="netns", netns=name) for name in names])
+ndb = NDB(log="off", sources=[dict(target=name, kind="netns", netns=name) for name in names])
 took = perf_counter() - start
 print(took, sum(record.index > 0 for record in ndb.interfaces.dump()))
 ndb.close()
@@ -452,9 +521,6 @@ class FastnsRelay(FastnsDirect):
     options: ClassVar[dict[str, Any]] = {"transport": "relay"}
     create_remove = Impl.create_remove  # goes through no handle, so there is nothing to compare
     spawn = Impl.spawn
-
-    def proxy_memory(self) -> None:
-        return
 
     ndb = Impl.ndb  # the handles are AsyncIPRoute, whose events come through the proxy in either case
 
@@ -510,6 +576,8 @@ class Iproute2(Impl):
             netns, [f"route add {address(first + n)}/32 dev {name} proto static\n" for n in range(count)]
         )
 
+    add_routes_batch = add_routes
+
     def batch_some_fail(self, netns: str, first: int, count: int, oif: int) -> tuple[float, int]:
         return self.failing(netns, first, count, oif, 100)
 
@@ -545,12 +613,12 @@ class Iproute2(Impl):
     def spawn(self, netns: str, count: int) -> float:
         return timed(lambda: [self.ip("netns", "exec", netns, TRUE) for _ in range(count)])
 
-    def storm(self, netns: str, storm: Callable[[], None], expected: int) -> tuple[int, bool]:
+    def storm(self, netns: str, first: int, count: int, oif: int) -> tuple[int, bool]:
         with tempfile.TemporaryFile() as out:
             command = ["ip", "-n", netns, "-4", "monitor", "route"]
             monitor = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL)
             sleep(0.5)
-            storm()
+            Floor().add_routes_batch(netns, first, count, oif)
             size = -1
             while os.fstat(out.fileno()).st_size > size and monitor.poll() is None:
                 size = os.fstat(out.fileno()).st_size
@@ -600,36 +668,38 @@ class Elsewhere(Impl):
             )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps([operation, *args]) + "\n")
-        self.process.stdin.flush()
-        answer = json.loads(self.process.stdout.readline())
+        try:
+            self.process.stdin.write(json.dumps([operation, *args]) + "\n")
+            self.process.stdin.flush()
+            answer = json.loads(self.process.stdout.readline())
+        except BaseException:  # a late answer would be taken for that of the next question
+            self.process.kill()
+            self.stop()
+            raise
+        if isinstance(answer, str):
+            raise RuntimeError(f"{self.name}: {answer}")
         return tuple(answer) if isinstance(answer, list) else answer
+
+    def version(self) -> str:
+        script = "from importlib.metadata import version; print(version('pyroute2'))"
+        return subprocess.run(
+            [self.python, "-c", script], check=True, stdout=subprocess.PIPE, text=True
+        ).stdout.strip()
 
     def stop(self) -> None:
         if self.process is not None:
             self.process.communicate()
             self.process = None
 
-    def open_close(self, netns: str, count: int) -> float:
-        return self.ask("open_close", netns, count)
+    def asked(operation: str) -> Any:
+        return lambda self, *args: self.ask(operation, *args)
 
-    def link_get(self, netns: str, count: int) -> tuple[float, str]:
-        return self.ask("link_get", netns, count)
-
-    def dump_routes(self, netns: str) -> tuple[float, int]:
-        return self.ask("dump_routes", netns)
-
-    def dump_links(self, netns: str) -> tuple[float, int]:
-        return self.ask("dump_links", netns)
-
-    def add_routes(self, netns: str, first: int, count: int, oif: int) -> float:
-        return self.ask("add_routes", netns, first, count, oif)
-
-    def create_remove(self, name: str, count: int) -> float:
-        return self.ask("create_remove", name, count)
-
-    def spawn(self, netns: str, count: int) -> float:
-        return self.ask("spawn", netns, count)
+    open_close, link_get, add_routes = asked("open_close"), asked("link_get"), asked("add_routes")
+    dump_routes, dump_links = asked("dump_routes"), asked("dump_links")
+    event = asked("event")  # no storm: after one, get() may wait for ever
+    hold_routes, hold_handles = asked("hold_routes"), asked("hold_handles")
+    create_remove, spawn = asked("create_remove"), asked("spawn")
+    many, ndb = asked("many"), asked("ndb")
 
 
 OLD_PYTHON = os.environ.get("FASTNS_BENCH_PYROUTE2_07", "")  # an interpreter that has pyroute2 0.7.12
@@ -649,7 +719,11 @@ def serve(adapter: str) -> None:
     out, sys.stdout = sys.stdout, sys.stderr  # what a library prints is no answer
     for line in sys.stdin:
         operation, *args = json.loads(line)
-        out.write(json.dumps(getattr(impl, operation)(*args)) + "\n")
+        try:
+            answer = getattr(impl, operation)(*args)
+        except Exception as error:
+            answer = f"{type(error).__name__}: {error}"
+        out.write(json.dumps(answer) + "\n")
         out.flush()
 
 
