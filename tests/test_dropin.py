@@ -413,7 +413,7 @@ def refuse(*args, **kwarg):
 ChildProcess.__init__ = refuse
 names = sys.argv[1:]
 sources = [{"target": name, "kind": "netns", "netns": name} for name in names]
-with NDB(log="critical", sources=sources) as ndb:
+with NDB(log="off", sources=sources) as ndb:
     for source in ndb.sources.asyncore.values() if hasattr(ndb.sources, "asyncore") else ():
         assert type(source.nl).__module__ == "fastns.aio", type(source.nl)
     one, two = names[:2]
