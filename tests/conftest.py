@@ -7,6 +7,7 @@ import random
 import secrets
 import signal
 import subprocess
+import time
 from typing import Iterator
 
 import pytest
@@ -114,6 +115,34 @@ def netns(nsname: str) -> str:
     """The name of a fresh, created namespace."""
     make(nsname)
     return nsname
+
+
+@pytest.fixture
+def missing() -> Iterator[str]:
+    """A name without a namespace, beside the fixture `netns`."""
+    name = new_name()
+    yield name
+    discard(name)
+
+
+@pytest.fixture
+def nsfd(netns: str) -> Iterator[int]:
+    """A descriptor of the namespace `netns`."""
+    fd = os.open(os.path.join(RUN_DIR, netns), os.O_RDONLY | os.O_CLOEXEC)
+    yield fd
+    os.close(fd)
+
+
+@pytest.fixture
+def sleeper(netns: str) -> Iterator[int]:
+    """The pid of a process inside `netns`."""
+    inside = os.stat(os.path.join(RUN_DIR, netns)).st_ino
+    process = subprocess.Popen(["ip", "netns", "exec", netns, "sleep", "600"])
+    while os.stat(f"/proc/{process.pid}/ns/net").st_ino != inside:
+        time.sleep(0.002)
+    yield process.pid
+    process.kill()
+    process.wait()
 
 
 @pytest.fixture

@@ -14,71 +14,20 @@ import selectors
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
-import time
 import warnings
 from subprocess import DEVNULL, PIPE, STDOUT
-from typing import Any, Callable, Iterator
+from typing import Any
 
 import pytest
-from isolation import RUN_DIR, need_tool, unavailable
+from faults import here
+from isolation import RUN_DIR
+from programs import READLINK, inside, output, script, until
 
 from fastns import _core
 from fastns.nspopen import NSPopen
 
 pytestmark = pytest.mark.root
-
-READLINK = ["readlink", "/proc/self/ns/net"]
-
-
-def ns_of(path: str) -> str:
-    info = os.stat(path)
-    return f"net:[{info.st_ino}]"
-
-
-def here() -> str:
-    return os.readlink("/proc/thread-self/ns/net")
-
-
-def inside(name: str) -> str:
-    return ns_of(os.path.join(RUN_DIR, name))
-
-
-def output(*args: Any, **kwargs: Any) -> str:
-    with NSPopen(*args, stdout=PIPE, text=True, **kwargs) as child:
-        out, _ = child.communicate(timeout=60)
-    assert child.returncode == 0
-    return out.strip()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that must come, as long as the test's own limit lets."""
-    while not condition():
-        time.sleep(0.005)
-
-
-def script(code: str, *argv: str, prefix: tuple[str, ...] = (), check: bool = True) -> subprocess.CompletedProcess:
-    """Run Python code in a process of its own, with this fastns."""
-    root = str(pathlib.Path(_core.__file__).parent.parent)
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([root, *sys.path[1:]])}
-    done = subprocess.run(
-        [*prefix, sys.executable, "-c", textwrap.dedent(code), *argv],
-        capture_output=True, text=True, env=env, timeout=100, check=False,
-    )  # fmt: skip
-    if check:
-        assert done.returncode == 0, done.stderr
-    return done
-
-
-@pytest.fixture
-def holder(netns: str) -> Iterator[subprocess.Popen]:
-    """A process that lives in the namespace."""
-    child = NSPopen(netns, ["sleep", "600"])
-    yield child
-    child.kill()
-    child.wait()
-
 
 # Where the program runs
 
@@ -91,11 +40,11 @@ def test_runs_inside_and_the_caller_stays(netns: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["name", "bytes", "path", "fd", "file", "pid"])
-def test_every_kind_of_reference(netns: str, kind: str, holder: subprocess.Popen) -> None:
+def test_every_kind_of_reference(netns: str, kind: str, sleeper: int) -> None:
     path = os.path.join(RUN_DIR, netns)
     expected = inside(netns)
     if kind == "pid":
-        assert output(None, READLINK, pid=holder.pid) == expected
+        assert output(None, READLINK, pid=sleeper) == expected
     elif kind == "fd":
         fd = os.open(path, os.O_RDONLY)
         try:
@@ -637,297 +586,6 @@ def test_unreleased_objects_warn_as_popen_does(netns: str) -> None:
         del child
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-
-
-# Many threads, few descriptors
-
-
-def test_threads_spawn_concurrently(netns_pair: tuple[str, str]) -> None:
-    home = here()
-    bad: list[str] = []
-
-    def work(name: str) -> None:
-        expected = inside(name)
-        for number in range(12):
-            out = output(name, READLINK, exec_like_ip=number % 3 == 0)
-            if out != expected or here() != home:
-                bad.append(out)
-
-    def outside() -> None:
-        for _ in range(30):
-            out = subprocess.run(READLINK, capture_output=True, text=True, check=True).stdout.strip()
-            if out != home:
-                bad.append(out)
-
-    threads = [threading.Thread(target=work, args=(name,)) for name in netns_pair * 2]
-    threads.append(threading.Thread(target=outside))
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not bad
-
-
-def test_threads_own_namespace_is_home(netns_pair: tuple[str, str]) -> None:
-    """Home is the calling thread's namespace, not the main thread's."""
-    done = script(
-        """
-        import os, subprocess, sys, threading
-        from fastns import _core
-        from fastns.nspopen import NSPopen
-        first, second = (f"/var/run/netns/{name}" for name in sys.argv[1:])
-        main = os.readlink("/proc/self/ns/net")
-        seen = []
-        def work():
-            fd = os.open(first, os.O_RDONLY)
-            _core.enter_for_good(fd, first, None)
-            mine = os.readlink("/proc/thread-self/ns/net")
-            child = NSPopen(second, ["readlink", "/proc/self/ns/net"], stdout=subprocess.PIPE, text=True)
-            seen.append(child.communicate()[0].strip() == f"net:[{os.stat(second).st_ino}]")
-            seen.append(os.readlink("/proc/thread-self/ns/net") == mine == f"net:[{os.stat(first).st_ino}]")
-        thread = threading.Thread(target=work); thread.start(); thread.join()
-        assert seen == [True, True], seen
-        assert os.readlink("/proc/self/ns/net") == main
-        """,
-        *netns_pair,
-    )
-    assert done.stderr == ""
-
-
-def test_descriptor_exhaustion_leaks_nothing(netns: str) -> None:
-    done = script(
-        """
-        import errno, os, resource, subprocess, sys
-        from fastns.nspopen import NSPopen
-        fds = lambda: len(os.listdir("/proc/self/fd"))
-        NSPopen(sys.argv[1], ["true"]).wait()
-        before = fds()
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        failed = worked = 0
-        for limit in range(3, before + 16):
-            for extra in ({}, {"exec_like_ip": True}, {"preexec_fn": os.getpid}):
-                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-                try:
-                    child = NSPopen(sys.argv[1], ["true"], stdout=subprocess.PIPE, **extra)
-                except OSError as error:
-                    assert error.errno == errno.EMFILE, error
-                    failed += 1
-                else:
-                    worked += 1
-                    child.communicate()
-                resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-                assert fds() == before, (limit, extra)
-        assert failed and worked
-        """,
-        netns,
-    )
-    assert done.stderr == ""
-
-
-def test_many_times_leaks_nothing(netns: str) -> None:
-    def fds() -> int:
-        return len(os.listdir("/proc/self/fd"))
-
-    before = fds()
-    for number in range(60):
-        child = NSPopen(netns, ["true"], stdout=PIPE, exec_like_ip=number % 2 == 0)
-        child.communicate()
-        with pytest.raises(FileNotFoundError):
-            NSPopen(netns, ["/nonexistent-program"], stdout=PIPE, stdin=PIPE)
-        with pytest.raises(FileNotFoundError):
-            NSPopen("fns-nonexistent", ["true"])
-    assert fds() == before
-
-
-# What the system refuses
-
-REFUSED = """
-    import os, sys
-    from fastns.nspopen import NSPopen
-    try:
-        NSPopen(sys.argv[1], ["true"], exec_like_ip=sys.argv[2] == "ip").wait()
-    except OSError as error:
-        print(type(error).__name__, error.filename, str(error))
-"""
-
-
-def injected(netns: str, fault: str, how: str, *, follow: bool = True) -> subprocess.CompletedProcess:
-    """Run REFUSED with a system call failing. `when=` counts for each thread; follow=False spares other threads."""
-    need_tool("strace")
-    calls = fault.partition(":")[0]
-    tracer = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={calls}", "-e", f"inject={fault}"]
-    if follow:
-        tracer.append("-f")
-    return script(REFUSED, netns, how, check=False, prefix=tuple(tracer))
-
-
-@pytest.mark.parametrize(
-    ("fault", "how", "call"),
-    [
-        ("setns:error=EINVAL:when=2", "plain", "setns"),
-        ("setns:error=EPERM", "plain", "setns"),
-        ("setns:error=EPERM", "ip", "setns"),
-        ("unshare:error=ENOSPC", "ip", "unshare"),
-        ("mount:error=EPERM:when=1", "ip", "mount --make-rslave /"),
-        ("mount:error=EBUSY:when=2", "ip", "mount of /sys"),
-        ("clone3,clone:error=EAGAIN", "ip", "pthread_create"),
-    ],
-)
-def test_a_failing_system_call_is_named(netns: str, fault: str, how: str, call: str) -> None:
-    done = injected(netns, fault, how)
-    assert done.returncode == 0, done.stderr
-    assert call in done.stdout
-    assert netns in done.stdout
-
-
-def test_a_proven_return_that_fails_ends_the_process(netns: str) -> None:
-    done = injected(netns, "setns:error=EPERM:when=3", "plain")
-    assert done.returncode in (-signal.SIGABRT, 128 + signal.SIGABRT)
-    assert "cannot return" in done.stderr
-
-
-def test_unprovable_return_uses_a_throw_away_thread(netns: str) -> None:
-    """The first setns, to the own namespace, fails: the program runs all the same."""
-    done = injected(netns, "setns:error=EPERM:when=1", "plain", follow=False)
-    assert (done.returncode, done.stdout) == (0, "")
-
-
-def test_without_privilege(netns: str) -> None:
-    need_tool("setpriv")
-    for how in ("plain", "ip"):
-        done = script(REFUSED, netns, how, prefix=("setpriv", "--bounding-set", "-all", "--inh-caps", "-all"))
-        name, filename = done.stdout.split()[:2]
-        assert name == "PermissionError"
-        assert netns in filename
-
-
-ROOTLESS = """
-    import os, subprocess, sys, time
-    from fastns.nspopen import NSPopen
-    home = os.readlink("/proc/self/ns/net")
-    holder = subprocess.Popen(["unshare", "-n", "sleep", "600"])
-    path = f"/proc/{holder.pid}/ns/net"
-    while os.readlink(path) == home:
-        time.sleep(0.005)
-    inside = os.readlink(path)
-    try:
-        for extra in ({}, {"exec_like_ip": True}, {"preexec_fn": os.getpid}, {"preexec_fn": os.getpid, "user": 0}):
-            for reference in ({"pid": holder.pid}, {"nsname": path}):
-                child = NSPopen(args=["readlink", "/proc/self/ns/net"], stdout=subprocess.PIPE, text=True,
-                                **reference, **extra)
-                assert child.communicate()[0].strip() == inside, (extra, reference)
-                assert child.returncode == 0
-                assert os.readlink("/proc/self/ns/net") == home
-        child = NSPopen(args=["ls", "/sys/class/net"], stdout=subprocess.PIPE, pid=holder.pid, exec_like_ip=True)
-        print(child.communicate()[0].decode().strip())
-        for cls in (subprocess.Popen, lambda *a, **k: NSPopen(path, *a, **k)):
-            try:
-                cls(["/nonexistent-program"])
-            except FileNotFoundError as error:
-                print(error)
-    finally:
-        holder.kill()
-        holder.wait()
-"""
-
-
-def test_rootless_without_own_network_namespace() -> None:
-    """The way in works there and the way back does not: no thread of the caller may go."""
-    need_tool("unshare")
-    if subprocess.run(["unshare", "-Ur", "true"], check=False, capture_output=True).returncode != 0:
-        unavailable("unshare: no user namespaces")
-    done = script(ROOTLESS, prefix=("unshare", "-Ur"))
-    lines = done.stdout.splitlines()
-    assert lines[0] == "lo"
-    assert lines[1] == lines[2]
-
-
-# As `ip netns exec`
-
-
-@pytest.fixture
-def etc(netns: str) -> Iterator[pathlib.Path]:
-    """/etc/netns/NAME"""
-    top = pathlib.Path("/etc/netns")
-    had = top.exists()
-    try:
-        (top / netns).mkdir(parents=True)
-    except OSError as error:
-        pytest.skip(f"kernel: /etc is not writable here ({error})")
-    yield top / netns
-    for file in (top / netns).iterdir():
-        file.unlink()
-    (top / netns).rmdir()
-    if not had:
-        top.rmdir()
-
-
-def both(netns: str, argv: list[str], reference: Any = None) -> tuple[str, str]:
-    real = subprocess.run(["ip", "netns", "exec", netns, *argv], capture_output=True, text=True, check=False)
-    if real.returncode != 0:
-        pytest.skip(f"kernel: ip netns exec does not work here: {real.stderr.strip()}")
-    return output(reference or netns, argv, exec_like_ip=True), real.stdout.strip()
-
-
-def test_exec_like_ip_sys_and_mounts(netns: str) -> None:
-    subprocess.run(["ip", "-n", netns, "link", "add", "fnsz", "type", "veth", "peer", "fnsy"], check=True)
-    for argv in (["ls", "/sys/class/net"], ["ls", "-a", "/sys", "/sys/fs/cgroup"], ["cat", "/etc/hosts"],
-                 ["sh", "-c", "grep ' /sys' /proc/self/mounts"], ["readlink", "/proc/self/ns/net"]):  # fmt: skip
-        ours, real = both(netns, argv)
-        assert ours == real
-    assert set(output(netns, ["ls", "/sys/class/net"], exec_like_ip=True).split()) == {"fnsy", "fnsz", "lo"}
-    mine = os.readlink("/proc/self/ns/mnt")
-    assert output(netns, ["readlink", "/proc/self/ns/mnt"], exec_like_ip=True) != mine
-    assert output(netns, ["readlink", "/proc/self/ns/mnt"]) == mine
-    assert os.readlink("/proc/thread-self/ns/mnt") == mine
-
-
-def test_exec_like_ip_binds_etc(netns: str, etc: pathlib.Path) -> None:
-    (etc / "hosts").write_text("192.0.2.1 fastns-test\n")
-    with open("/etc/hosts") as file:
-        outside = file.read()
-    ours, real = both(netns, ["cat", "/etc/hosts"])
-    assert ours == real == "192.0.2.1 fastns-test"
-    with open("/etc/hosts") as file:
-        assert file.read() == outside
-    assert output(netns, ["cat", "/etc/hosts"]) == outside.strip()
-
-
-@pytest.mark.parametrize("kind", ["path", "fd", "pid"])
-def test_exec_like_ip_finds_the_name(netns: str, etc: pathlib.Path, kind: str, holder: subprocess.Popen) -> None:
-    (etc / "hosts").write_text("192.0.2.1 fastns-test\n")
-    path = os.path.join(RUN_DIR, netns)
-    argv = ["cat", "/etc/hosts"]
-    if kind == "path":
-        out = output(path, argv, exec_like_ip=True)
-    elif kind == "pid":
-        out = output(None, argv, pid=holder.pid, exec_like_ip=True)
-    else:
-        with open(path) as file:
-            out = output(file.fileno(), argv, exec_like_ip=True)
-    assert out == "192.0.2.1 fastns-test"
-
-
-def test_exec_like_ip_bind_that_fails_is_logged(
-    netns: str, etc: pathlib.Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (etc / "fastns-no-such-file").write_text("x")
-    assert output(netns, ["true"], exec_like_ip=True) == ""
-    assert "fastns-no-such-file" in caplog.text
-    assert "No such file or directory" in caplog.text
-
-
-def test_exec_like_ip_keeps_the_working_directory(netns: str, tmp_path: pathlib.Path) -> None:
-    real = os.path.realpath(tmp_path)
-    assert output(netns, ["pwd", "-P"], exec_like_ip=True, cwd=tmp_path) == real
-    before = os.getcwd()
-    os.chdir(tmp_path)
-    try:
-        assert output(netns, ["pwd", "-P"], exec_like_ip=True) == real
-    finally:
-        os.chdir(before)
-    # no thread of this process lost the shared working directory
-    assert output(netns, ["pwd", "-P"]) == os.path.realpath(before)
 
 
 # pyroute2's documented examples
