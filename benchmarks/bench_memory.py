@@ -1,16 +1,13 @@
 """Memory, shared pages in parts: what a held dump takes, and what open handles take. The clock counts bytes here."""
 
 import pytest
-from impls import SLOW
 
 
 @pytest.mark.operation("hold_routes")
 @pytest.mark.timeout(300)
-def bench_memory_of_held_dump(measure, benchmark, impl, routed, wired, turn):
+def bench_memory_of_held_dump(measure, benchmark, impl, routed, wired):
     netns, count = routed
     benchmark.extra_info["routes"] = count
-    if turn and impl.name in SLOW:
-        pytest.skip("kernel: long, once is enough")
     answers = measure(lambda: impl.hold_routes(netns, wired[0]), warm=False)
     assert answers[0] > count
 

@@ -5,14 +5,14 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 cdef extern from "<errno.h>" nogil:
     int errno
-    int EAGAIN, EBADF, EINTR, EMSGSIZE, EINVAL, ENOBUFS, ENOENT, EPERM, ETIMEDOUT
+    int EAGAIN, EBADF, EINTR, EMSGSIZE, EINVAL, ENOBUFS, ENOENT, EPERM
 
 
 cdef extern from "<fcntl.h>" nogil:
     int open(const char *path, int flags, ...)
     int fcntl(int fd, int cmd, ...)
     int O_RDONLY, O_CREAT, O_EXCL, O_CLOEXEC, O_RDWR, O_NOFOLLOW
-    int F_GETFD, F_DUPFD_CLOEXEC
+    int F_DUPFD_CLOEXEC
 
 
 cdef extern from "<unistd.h>" nogil:
@@ -70,7 +70,7 @@ cdef extern from "<sched.h>" nogil:
 cdef extern from "<sys/mount.h>" nogil:
     int mount(const char *source, const char *target, const char *fstype, unsigned long flags, const void *data)
     int umount2(const char *target, int flags)
-    int MS_BIND, MS_RDONLY, MS_REC, MS_SHARED, MS_SLAVE, MNT_DETACH, UMOUNT_NOFOLLOW
+    int MS_BIND, MS_RDONLY, MS_REC, MS_SHARED, MS_SLAVE, MNT_DETACH
 
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -94,7 +94,6 @@ cdef extern from "<sys/socket.h>" nogil:
         int cmsg_level
         int cmsg_type
     cmsghdr *CMSG_FIRSTHDR(msghdr *msg)
-    cmsghdr *CMSG_NXTHDR(msghdr *msg, cmsghdr *cmsg)
     void *CMSG_DATA(cmsghdr *cmsg)
     int socket(int domain, int type, int protocol)
     int bind(int fd, const sockaddr *addr, socklen_t addrlen)
@@ -104,9 +103,9 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t sendto(int fd, const void *buf, size_t len, int flags, const sockaddr *addr, socklen_t addrlen)
     ssize_t recvmsg(int fd, msghdr *msg, int flags)
     ssize_t recv(int fd, void *buf, size_t len, int flags)
-    int AF_NETLINK, SOCK_RAW, SOCK_DGRAM, SOCK_CLOEXEC, SOL_SOCKET
+    int AF_NETLINK, SOCK_RAW, SOCK_CLOEXEC, SOL_SOCKET
     int SO_RCVBUF, SO_SNDBUF, SO_RCVBUFFORCE, SO_SNDBUFFORCE
-    int MSG_DONTWAIT, MSG_TRUNC, MSG_PEEK, MSG_NOSIGNAL
+    int MSG_DONTWAIT, MSG_TRUNC, MSG_NOSIGNAL
 
 
 cdef extern from "<poll.h>" nogil:
@@ -135,8 +134,8 @@ cdef extern from "<linux/netlink.h>" nogil:
         uint16_t nla_type
     int NETLINK_ROUTE
     int NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP, NETLINK_LISTEN_ALL_NSID
-    int NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK, NETLINK_NO_ENOBUFS
-    int NLMSG_HDRLEN, NLM_F_MULTI, NLM_F_DUMP_INTR, NLMSG_ERROR, NLMSG_DONE
+    int NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK
+    int NLM_F_MULTI, NLM_F_DUMP_INTR, NLMSG_ERROR, NLMSG_DONE
 
 
 cdef extern from "<arpa/inet.h>" nogil:
@@ -201,7 +200,7 @@ cdef extern from "<fcntl.h>" nogil:
 
 
 cdef extern from "<errno.h>" nogil:
-    int EACCES, EBUSY, EEXIST, ENOMEM, ENOTTY
+    int EACCES, EBUSY, EEXIST, ENOMEM
 
 
 cdef extern from "<sys/ioctl.h>" nogil:
@@ -210,7 +209,7 @@ cdef extern from "<sys/ioctl.h>" nogil:
 
 cdef extern from "<sys/file.h>" nogil:
     int flock(int fd, int operation)
-    int LOCK_EX, LOCK_UN
+    int LOCK_EX
 
 
 cdef extern from "<sys/stat.h>" nogil:
@@ -218,10 +217,8 @@ cdef extern from "<sys/stat.h>" nogil:
         unsigned int st_mode
         long st_size
     int lstat(const char *path, stat_t *buf)
-    int fstat(int fd, stat_t *buf)
     int mkdir(const char *path, unsigned int mode)
     bint S_ISREG(unsigned int mode)
-    bint S_ISLNK(unsigned int mode)
 
 
 cdef extern from "<sys/vfs.h>" nogil:
@@ -250,7 +247,6 @@ cdef extern from "<linux/nsfs.h>" nogil:
 cdef extern from "<sys/inotify.h>" nogil:
     int inotify_init1(int flags)
     int inotify_add_watch(int fd, const char *path, uint32_t mask)
-    int inotify_rm_watch(int fd, int wd)
     int IN_CLOEXEC, IN_NONBLOCK
 
 

@@ -63,7 +63,7 @@ class Watch:
         self._wait_ms = 0
         self._inotify = self._timer = -1
         self._epoll: Optional[select.epoll] = None
-        self._wd = self._parent_wd = -1
+        self._wd = -1
         try:
             self._inotify = _core.inotify_open()
             self._timer = _core.timer_open()
@@ -90,9 +90,7 @@ class Watch:
             except FileNotFoundError:
                 self._wd = -1
             parent = os.path.dirname(self._directory.rstrip(b"/")) or b"."
-            self._parent_wd = _core.inotify_add(
-                self._inotify, parent, _IN_CREATE | _IN_MOVED_TO | _IN_ONLYDIR
-            )
+            _core.inotify_add(self._inotify, parent, _IN_CREATE | _IN_MOVED_TO | _IN_ONLYDIR)
             if not os.path.isdir(self._directory):
                 return
 

@@ -56,10 +56,8 @@ class Privilege:
     def __init__(self) -> None:
         self.reason = ""
         self.isolated = False
-        self.host_netns: int | None = None
 
     def acquire(self) -> None:
-        host = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             if ON_HOST:
                 self._probe()
@@ -71,10 +69,7 @@ class Privilege:
                 os.mkdir(RUN_DIR, 0o755)
                 subprocess.run(["ip", "link", "set", "lo", "up"], check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError) as error:
-            os.close(host)
             self.reason = f"no privilege over namespaces ({error})"
-        else:
-            self.host_netns = host
 
     @staticmethod
     def _probe() -> None:

@@ -68,7 +68,6 @@ class Soak:
         self.seed = seed
         self.spaces = {}
         self.done = {}
-        self.proxies = []
 
     # -- steps
 
