@@ -25,8 +25,10 @@ COMMANDS = {
     "exec": "_cli_names:execute",
     "list": "_cli_names:list_command",
     "load": "_cli_load:load",
+    "map": "_cli_map:map_command",
     "monitor": "_cli_monitor:monitor",
     "rootless": "_cli_rootless:rootless",
+    "top": "_cli_top:top",
 }
 
 
