@@ -9,14 +9,12 @@ import platform
 import secrets
 import select
 import shutil
-import signal
-import statistics
 import sys
 import time
 import warnings
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from subprocess import PIPE
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 import pyroute2
 from pyroute2.netlink.exceptions import NetlinkError as Pyroute2Error
@@ -28,12 +26,23 @@ from rich.table import Table
 import fastns
 from fastns import netns
 from fastns._cli_base import stopped_by_signals
+from fastns._compare import (
+    CABLE,
+    COMPARED_ROUTES,
+    compare,
+    comparisons,
+    discard,
+    prepare_compared,
+    read_routes,
+    route_requests,
+    show,
+    spare_name,
+)
 from fastns.iproute import NetNS
 from fastns.nspopen import NSPopen
 
 LEFT, RIGHT = "198.18.0.1", "198.18.0.2"  # RFC 2544: for tests, routed nowhere
-CABLE = 30
-COMPARED_ROUTES = 5_000
+CONTENDERS = ("fastns direct", "pyroute2")
 
 # One echo request and its answer, for machines without ping(8). icmp(7).
 PING = """
@@ -187,23 +196,13 @@ class Demo:
             prepare_compared(self.extra)
             try:
                 self.result["comparison"] = [
-                    compare(work, (ours, theirs), count) for work, ours, theirs, count in comparisons(self.extra)
+                    compared(work, compare(runs)) for work, runs in comparisons(self.extra, CONTENDERS)
                 ]
             except Pyroute2Error as error:
                 raise OSError(error.code, f"pyroute2: {error}") from None
 
     def remove(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # once more Ctrl-C must not leave half of it behind
-        left = []
-        for name in (self.left, self.right, self.extra, spare_name(self.extra)):
-            try:
-                netns.remove(name)
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                left.append(f"{name}: {error.strerror}")
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        left = discard((self.left, self.right, self.extra, spare_name(self.extra)))
         self.result["removed"] = not left
         self.say("removed   everything" if not left else f"could not remove {'; '.join(left)}")
 
@@ -214,6 +213,11 @@ class Demo:
         for row in self.result["comparison"]:
             table.add_row(row["work"], show(row["pyroute2_s"]), show(row["fastns_s"]), f"{row['ratio']:.1f}")
         self.console.print(table)
+
+
+def compared(work: str, seconds: dict[str, float]) -> dict[str, Any]:
+    ours, theirs = (seconds[name] for name in CONTENDERS)
+    return {"work": work, "pyroute2_s": theirs, "fastns_s": ours, "ratio": theirs / ours}
 
 
 class Watcher:
@@ -240,25 +244,6 @@ class Watcher:
             self.seen += sum(message["event"] == "RTM_NEWROUTE" for message in messages)
 
 
-def route_requests(count: int, gateway: str) -> Iterator[dict[str, Any]]:
-    for number in range(count):
-        block = number + (10 << 24)  # 10.0.0.0 and on
-        yield {"dst": f"{block >> 24}.{block >> 16 & 255}.{block >> 8 & 255}.{block & 255}", "dst_len": 32, "gateway": gateway}
-
-
-def read_routes(handle: Any) -> int:
-    """Dump the IPv4 routes and read 3 fields of each; how many there were."""
-    found = 0
-    for route in handle.get_routes(family=2):
-        if route["dst_len"] == 32 and route.get("dst") and route.get("gateway"):
-            found += 1
-    return found
-
-
-def spare_name(name: str) -> str:
-    return f"{name}-again"
-
-
 def wait_for_carrier(handle: Any, ifname: str) -> None:
     """A new cable carries nothing until the kernel's link watch has seen it, up to a second later."""
     deadline = time.monotonic() + 5
@@ -267,100 +252,3 @@ def wait_for_carrier(handle: Any, ifname: str) -> None:
         if link.get("operstate") == "UP":
             return
         time.sleep(0.01)
-
-
-def get_link(handle: Any) -> Any:
-    return handle.link("get", index=1)
-
-
-def prepare_compared(name: str) -> None:
-    with NetNS(name, flags=0, transport="direct") as ns:
-        ns.link("add", ifname="demo2", kind="veth", peer="demo3")
-        for link in ("demo2", "demo3"):
-            (index,) = ns.link_lookup(ifname=link)
-            ns.link("set", index=index, state="up")
-        (index,) = ns.link_lookup(ifname="demo2")
-        ns.addr("add", index=index, address="198.19.0.1", prefixlen=CABLE)
-        for request in route_requests(COMPARED_ROUTES, "198.19.0.2"):
-            ns.route("add", **request)
-
-
-Pair = tuple[str, Callable[[int], float], Callable[[int], float], tuple[int, int]]
-
-
-def comparisons(name: str) -> Iterator[Pair]:
-    """(what, fastns's, pyroute2's, how often in a run of each). Each function runs it n times: seconds of one."""
-
-    def opening(cls: Any, **kwargs: Any) -> Callable[[int], float]:
-        return lambda n: clock(lambda: cls(name, **kwargs).close(), n)
-
-    def using(cls: Any, work: Callable[[Any], Any], **kwargs: Any) -> Callable[[int], float]:
-        def timed(n: int) -> float:
-            with cls(name, flags=0, **kwargs) as ns:
-                work(ns)
-                return clock(lambda: work(ns), n)
-
-        return timed
-
-    def adding(cls: Any, *, batched: bool = False, **kwargs: Any) -> Callable[[int], float]:
-        def timed(n: int) -> float:
-            with cls(name, flags=0, **kwargs) as ns:
-                requests = [{**r, "dst": r["dst"].replace("10.", "11.", 1)} for r in route_requests(n, "198.19.0.2")]
-                began = time.perf_counter()
-                with ns.batch() if batched else nullcontext(ns) as target:
-                    for request in requests:
-                        target.route("add", **request)
-                took = time.perf_counter() - began
-                for request in requests:
-                    ns.route("del", **request)
-                return took / n
-
-        return timed
-
-    def creating(module: Any) -> Callable[[int], float]:
-        spare = spare_name(name)
-
-        def both() -> None:
-            module.create(spare)
-            module.remove(spare)
-
-        return lambda n: clock(both, n)
-
-    def starting(cls: Any) -> Callable[[int], float]:
-        def one() -> None:
-            child = cls(name, ["true"])
-            child.wait()
-            child.release()
-
-        return lambda n: clock(one, n)
-
-    direct: dict[str, Any] = {"transport": "direct"}
-    yield "open and close a handle", opening(NetNS, **direct), opening(pyroute2.NetNS), (100, 8)
-    yield "link('get', index=1)", using(NetNS, get_link, **direct), using(pyroute2.NetNS, get_link), (300, 60)
-    yield "route('add', …)", adding(NetNS, **direct), adding(pyroute2.NetNS), (600, 120)
-    yield "route('add', …) in a batch", adding(NetNS, batched=True, **direct), adding(pyroute2.NetNS), (3000, 120)
-    dumping = using(NetNS, read_routes, **direct), using(pyroute2.NetNS, read_routes)
-    yield (f"dump {COMPARED_ROUTES:,} routes", *dumping, (5, 1))
-    yield "create and remove a namespace", creating(netns), creating(pyroute2.netns), (10, 10)
-    yield "run `true` and wait (NSPopen)", starting(NSPopen), starting(pyroute2.NSPopen), (10, 5)
-
-
-def clock(work: Callable[[], Any], n: int) -> float:
-    began = time.perf_counter()
-    for _ in range(n):
-        work()
-    return (time.perf_counter() - began) / n
-
-
-def compare(what: str, pair: tuple[Callable[[int], float], ...], counts: tuple[int, int]) -> dict[str, Any]:
-    """Alternating runs, medians."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(3):
-        for work, count, found in zip(pair, counts, times):
-            found.append(work(count))
-    ours, theirs = (statistics.median(found) for found in times)
-    return {"work": what, "pyroute2_s": theirs, "fastns_s": ours, "ratio": theirs / ours}
-
-
-def show(seconds: float) -> str:
-    return f"{seconds * 1e3:,.1f} ms" if seconds >= 0.01 else f"{seconds * 1e6:,.0f} µs"

@@ -18,6 +18,7 @@ from fastns._cli_base import explain, fail
 # Each command's module is imported when that command runs.
 COMMANDS = {
     "add": "_cli_names:add",
+    "bench": "_cli_demo:bench",
     "completion": "_cli_completion:completion",
     "del": "_cli_names:delete",
     "demo": "_cli_demo:demo",

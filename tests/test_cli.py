@@ -59,7 +59,9 @@ def rootless(request: pytest.FixtureRequest) -> list[str]:
 
 def test_help_names_every_command() -> None:
     text = run("--help").stdout
-    for name in ("add", "del", "demo", "doctor", "exec", "list", "rootless"):
+    for name in (
+        "add", "bench", "completion", "del", "demo", "doctor", "exec", "list", "load", "map", "monitor", "rootless", "top"
+    ):  # fmt: skip
         assert re.search(rf"^  {name}\b", text, re.M)
         assert "Usage:" in run(name, "--help").stdout
 
@@ -391,6 +393,46 @@ def test_demo_as_an_ordinary_user(ordinary: list[str], empty_handed: None) -> No
     report = json.loads(run("demo", "--routes", "1000", "--json", prefix=ordinary, cwd="/").stdout)
     check_demo(report, 1000)
     assert report["rootless"] is True
+
+
+WORKS = 7
+
+
+@pytest.mark.root
+def test_bench(empty_handed: None) -> None:
+    report = json.loads(run("bench", "--json").stdout)
+    rows = report["comparison"]
+    assert len(rows) == WORKS
+    for row in rows:
+        assert {"fastns direct", "pyroute2"} <= set(row["seconds"]) <= {"fastns direct", "fastns relay", "pyroute2", "ip"}
+        assert all(seconds > 0 for seconds in row["seconds"].values())
+    assert sum("ip" in row["seconds"] for row in rows) == WORKS - 1
+    assert sum("fastns relay" in row["seconds"] for row in rows) == WORKS - 2
+
+
+def test_bench_as_an_ordinary_user(ordinary: list[str], empty_handed: None) -> None:
+    text = run("bench", prefix=ordinary, cwd="/").stdout
+    for word in ("work", "fastns direct", "fastns relay", "pyroute2", "ip", "route('add', …)", "(x "):
+        assert word in text
+    assert len(text.splitlines()) == WORKS + 3
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_bench_interrupted(number: signal.Signals, code: int, empty_handed: None) -> None:
+    before = entries()
+    argv = [*COMMAND, "bench"]
+    child = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENV, start_new_session=True)
+    try:
+        wait_for(lambda: child.poll() is not None or any("-bench" in name for name in entries() - before))
+        os.killpg(child.pid, number) if number == signal.SIGINT else child.send_signal(number)
+        _, err = child.communicate(timeout=100)
+    finally:
+        child.kill()
+        child.wait()
+    assert child.returncode == code, err
+    assert b"Traceback" not in err
+    wait_for(lambda: not session_members(child.pid))
 
 
 @pytest.mark.root
