@@ -35,4 +35,5 @@ cdef object os_error(int err, str call, object filename=None):
 include "_ns.pxi"
 include "_sock.pxi"
 include "_relay.pxi"
+include "_channel.pxi"
 include "_spawn.pxi"
