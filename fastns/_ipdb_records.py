@@ -264,6 +264,8 @@ class NextHopSet(LinkedSet):
         if old is not None:
             del self.raw[old]
         hop = Fields(key)
+        if hop.get("encap"):
+            hop["encap"] = _encap(hop["encap"])
         self.raw[self._key(hop)] = hop
 
     def discard(self, key: Any) -> None:
@@ -301,6 +303,13 @@ def _labels(value: Any) -> str | None:
     return "/".join(str(item["label"] if isinstance(item, dict) else item) for item in value)
 
 
+def _encap(value: Any) -> Any:
+    """An encapsulation of a route with its labels as text, "200/300"."""
+    if isinstance(value, dict) and "labels" in value:
+        return {"type": value.get("type", "mpls"), "labels": _labels(value["labels"])}
+    return value
+
+
 def _prefixlen(mask: Any, address: str) -> int:
     """A prefix length from a number, a numeric string or a dotted mask."""
     if isinstance(mask, int):
@@ -318,6 +327,8 @@ def _plain_address(address: str) -> str:
 
 def _network(dst: Any) -> Any:
     """The spelling of a destination that routes are kept under: 'default', 'address/prefixlen' or an MPLS label."""
+    if isinstance(dst, (list, tuple)):  # a stack of one label
+        return dst[0]["label"] if isinstance(dst[0], dict) else dst[0]
     if not isinstance(dst, str):
         return dst
     if dst in ("default", "0.0.0.0/0", "::/0"):

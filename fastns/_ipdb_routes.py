@@ -21,6 +21,7 @@ from fastns._ipdb_records import (
     NextHopSet,
     Record,
     Transaction,
+    _encap,
     _Journal,
     _labels,
     _Nested,
@@ -416,9 +417,7 @@ def _route_value(key: str, value: Any) -> Any:
         return _network(value)
     if key in ("oif", "iif") and isinstance(value, Interface):
         return value["index"]
-    if key == "encap" and isinstance(value, dict) and "labels" in value:
-        return {"type": value.get("type", "mpls"), "labels": _labels(value["labels"])}
-    return value
+    return _encap(value) if key == "encap" else value
 
 
 def _route_fields(msg: Any) -> dict[str, Any]:
