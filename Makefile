@@ -2,6 +2,7 @@
 # make test    the same set-up, then the whole test suite
 # make bench   the benchmarks, into README.md and docs   make lint   the checks of the source
 # make soak    everything at random for ten minutes: ARGS='--seconds N --seed N --resume FILE'
+# make coverage  what of the proxy's C the tests reach
 # make clean   forget everything made here
 #
 # As root the work happens on this machine's namespaces, as an ordinary user in a user namespace entered for it.
@@ -16,7 +17,7 @@ SOURCES := setup.py pyproject.toml MANIFEST.in LICENSE \
 	$(wildcard fastns/*.py fastns/*.pyx fastns/*.pxi fastns/*.pxd fastns/*.pyi fastns/*.c fastns/*.h))
 ROOTLESS := $(if $(filter 0,$(shell id -u)),,$(BIN)/fastns rootless --)
 
-.PHONY: run test bench lint docs soak clean
+.PHONY: run test bench lint docs soak coverage clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/built
@@ -33,6 +34,16 @@ bench: $(VENV)/bench $(VENV)/old
 
 soak: $(VENV)/test
 	$(ROOTLESS) $(BIN)/python tests/soak.py $(ARGS)
+
+# In a copy: the modules of this build are not for use.
+coverage: $(VENV)/test
+	rm -rf build/coverage && mkdir -p build/coverage
+	cp -r setup.py pyproject.toml README.md fastns tests build/coverage && rm -f build/coverage/fastns/*.so
+	cd build/coverage && FASTNS_COVERAGE=1 $(abspath $(BIN))/python setup.py -q build_ext --inplace
+	cd build/coverage && $(ROOTLESS:$(BIN)/%=$(abspath $(BIN))/%) $(abspath $(BIN))/python -m pytest -q \
+		tests/test_relay.py tests/test_policy.py tests/test_faults.py tests/test_monitor.py
+	cd build/coverage && $(ROOTLESS:$(BIN)/%=$(abspath $(BIN))/%) $(abspath $(BIN))/python \
+		tests/fuzz/relaybuild.py build/temp*/fastns
 
 lint: $(VENV)/lint
 	$(BIN)/ruff check fastns tests benchmarks setup.py

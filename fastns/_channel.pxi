@@ -41,7 +41,8 @@ cdef class RelayChannel:
             lx.close(self.fd)
             self.fd = -1
         if self.map != NULL:
-            lx.munmap(self.map, self.map_len)
+            if self.owner == lx.getpid():     # MADV_DONTFORK: in a forked child something else may be there
+                lx.munmap(self.map, self.map_len)
             self.map = NULL
 
     cdef int check(self) except -1:

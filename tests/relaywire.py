@@ -116,8 +116,8 @@ def in_child(body):
     os.close(writing)
     with os.fdopen(reading, "rb") as file:
         text = file.read().decode()
-    os.waitpid(pid, 0)
-    return text
+    status = os.waitpid(pid, 0)[1]
+    return text if status == 0 else f"{text} wait status {status}"
 
 
 def open_fds():

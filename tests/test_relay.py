@@ -165,6 +165,28 @@ def test_many_send_errors_do_not_stop_the_channel(proxy):
     channel.close()
 
 
+def test_more_send_errors_than_the_ring_holds(proxy):
+    """A few wait outside it, the last of them for all that find no room; then the channel goes on."""
+    channel = proxy.open(ring_size=65536, sndbuf=1)
+    for _ in range(5000):
+        channel.send(b"\0" * 16384)
+    channel.getsockname()
+    failures = 0
+    with pytest.raises(TimeoutError):
+        while True:
+            try:
+                channel.recv(0.5)
+            except TimeoutError:
+                raise
+            except OSError as error:
+                assert error.errno == errno.EMSGSIZE
+                failures += 1
+    assert 65536 // 16 <= failures < 5000
+    channel.send(get_link(seq=5))
+    assert next(messages(channel.recv(WAIT)))[2] == 5
+    channel.close()
+
+
 @pytest.mark.parametrize("data", [b"", bytearray()])
 def test_empty_request_is_refused(channel, data):
     with pytest.raises(OSError) as caught:
@@ -1105,6 +1127,20 @@ def test_forked_child_while_another_thread_waits_for_the_proxy(proxy):
         thread.join(WAIT)
 
 
+def test_forked_child_lets_go_of_what_it_has_not(proxy, channel):
+    """A ring is not handed on to a child, which has one of its own at that address by then."""
+
+    def child():
+        with Proxy() as own:
+            made = own.open()
+            channel.close()
+            made.send(get_link())
+            assert made.recv(WAIT)
+            made.close()
+
+    assert in_child(child) == ""
+
+
 def test_forked_child_that_exits_leaves_it_alone(proxy, channel):
     subprocess.run([sys.executable, "-c", ""], check=True)
     assert in_child(lambda: None) == ""
@@ -1292,3 +1328,26 @@ def test_proxy_closes_a_channel_whose_ring_lies(proxy, channel):
     assert answers.count(None) == 1
     assert proxy.alive
     other.close()
+
+
+@pytest.mark.root
+def test_proxy_closes_a_channel_whose_ring_lies_when_an_event_comes(proxy, netns):
+    writer = proxy.open(netns)
+    events = proxy.open(netns, groups=LINK_GROUP)
+    with open("/proc/self/maps") as file:
+        rings = {int(line.split("-")[0], 16) for line in file if "fastns-ring" in line}
+    with open("/proc/self/mem", "r+b", buffering=0) as memory:
+        for address in rings:
+            memory.seek(address + TAIL)
+            if memory.read(8) == b"\0" * 8:  # nothing read yet from either: the writer's lies as well
+                memory.seek(address + TAIL)
+                memory.write(struct.pack("=Q", 1 << 33))
+    writer.send(message(SETLINK, REQUEST, link_body(1, 1, 1)))
+    for made in (writer, events):
+        with pytest.raises(ProxyError) as caught:
+            made.recv(WAIT)
+        assert caught.value.status is None
+    assert proxy.alive
+    proxy.open(netns).close()
+    writer.close()
+    events.close()

@@ -2,8 +2,9 @@
 
     python tests/fuzz/relaybuild.py [DIRECTORY...]
 
-prints the lines of each file of the relay that nothing has run, and fails below 95 percent in all. DIRECTORY: object
-directories of a FASTNS_COVERAGE=1 build after tests have run with it, counted together with the programs here.
+prints the lines of each file of the relay that nothing has run, and fails below 95 percent of any. DIRECTORY: object
+directories of a FASTNS_COVERAGE=1 build after tests have run with it, counted together with the programs here: see
+`make coverage`.
 """
 
 from __future__ import annotations
@@ -100,6 +101,7 @@ def main(directories: list[str]) -> int:
                 subprocess.run([str(place / program), *arguments], check=True, env=ENVIRONMENT)
             places.append(place)
         lines = hit = 0
+        lowest = 1.0
         for source in SOURCES:
             seen: dict[int, bool] = {}
             for place in places:
@@ -107,11 +109,12 @@ def main(directories: list[str]) -> int:
             text = source.read_text().splitlines()
             lines += len(seen)
             hit += sum(seen.values())
+            lowest = min(lowest, sum(seen.values()) / max(len(seen), 1))
             print(f"{source.name}: {sum(seen.values())} of {len(seen)} lines")
             for number in sorted(number for number, run in seen.items() if not run):
                 print(f"    {number}: {text[number - 1].strip()}")
         print(f"the relay's C: {hit} of {lines} lines, {100 * hit / max(lines, 1):.1f} %")
-        return 0 if lines and hit >= 0.95 * lines else 1
+        return 0 if lines and lowest >= 0.95 else 1
 
 
 if __name__ == "__main__":
