@@ -67,7 +67,6 @@ LAYERS = [
     "proxy",
     "netns",
     "_watch",
-    "requests",
     "schema",
     "errors",
     "_codec",
