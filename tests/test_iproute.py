@@ -20,10 +20,9 @@ import pyroute2
 import pytest
 from isolation import needs_tun
 from pyroute2 import config
-from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST, nlmsg
+from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST
 from pyroute2.netlink.rtnl import RTM_GETLINK, RTM_NEWLINK, RTMGRP_LINK
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from fastns import IPRoute, NetlinkError, NetNS, NSPopen, Proxy
 from fastns import netns as netns_module
@@ -775,100 +774,6 @@ def test_the_callers_namespace_never_changes(netns, transport):
     assert os.readlink("/proc/thread-self/ns/net") == before
 
 
-# ---- without privilege: a kernel of our own -----------------------------------------------------------------
-
-
-class FakeKernel:
-    """Answers requests from a table, over a datagram socketpair."""
-
-    def __init__(self, answers):
-        self.near, self.far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.answers = answers
-        self.requests = []
-
-    def fileno(self):
-        return self.near.fileno()
-
-    def setsockopt(self, *args):
-        pass
-
-    def send(self, data):
-        msg = nlmsg(bytes(data))
-        msg.decode()
-        self.requests.append(bytes(data))
-        for answer in self.answers(len(self.requests), msg["header"]["sequence_number"]):
-            self.far.send(answer)
-        return len(data)
-
-    def recv(self, size):
-        return self.near.recv(size)
-
-    def close(self):
-        self.near.close()
-        self.far.close()
-
-
-def route(seq, flags, dst="10.0.0.0"):
-    msg = rtmsg()
-    msg["header"].update(type=24, flags=flags, sequence_number=seq)
-    msg["family"], msg["dst_len"] = socket.AF_INET, 8
-    msg["attrs"] = [("RTA_DST", dst)]
-    msg.encode()
-    return bytes(msg.data)
-
-
-def done(seq, flags=2):
-    return b"\x14\0\0\0\x03\0" + flags.to_bytes(2, "little") + seq.to_bytes(4, "little") + bytes(8)
-
-
-@pytest.mark.parametrize("mark", ["part", "done"])
-def test_an_interrupted_dump_is_repeated(mark):
-    def answers(attempt, seq):
-        bad = 0x10 if attempt < 3 else 0
-        return [route(seq, 2 | (bad if mark == "part" else 0)), done(seq, 2 | (bad if mark == "done" else 0))]
-
-    kernel = FakeKernel(answers)
-    with IPRoute(use_socket=kernel) as ipr:
-        assert len(ipr.route("dump")) == 1
-    assert len(kernel.requests) == 3
-
-
-@pytest.mark.parametrize("policy", ["retry", "raise", "flag"])
-@pytest.mark.parametrize("generator", [False, True])
-def test_a_dump_interrupted_for_ever(policy, generator):
-    kernel = FakeKernel(lambda attempt, seq: [route(seq, 2), route(seq, 0x12), done(seq)])
-    config.nlm_generator = generator
-    try:
-        with IPRoute(use_socket=kernel, dump_intr=policy) as ipr:
-            if policy == "flag":
-                assert [bool(m["header"]["flags"] & 0x10) for m in ipr.route("dump")] == [False, True]
-            else:
-                with pytest.raises(pyroute2.NetlinkDumpInterrupted):
-                    list(ipr.route("dump"))
-    finally:
-        config.nlm_generator = False
-    assert len(kernel.requests) == (10 if policy == "retry" and not generator else 1)
-
-
-def test_strangers_answers_are_never_delivered():
-    def answers(attempt, seq):
-        return [route(seq - 1, 0, "10.9.9.9"), route(seq, 2), done(seq)]
-
-    with IPRoute(use_socket=FakeKernel(answers)) as ipr:
-        ipr.asyncore.addr_pool.alloc()
-        assert [m.get("dst") for m in ipr.route("dump")] == ["10.0.0.0"]
-
-
-def test_a_silent_kernel_is_a_timeout():
-    with IPRoute(use_socket=FakeKernel(lambda attempt, seq: []), timeout=0.05) as ipr:
-        with pytest.raises(TimeoutError):
-            ipr.route("dump")
-        ipr.settimeout(0.01)
-        assert ipr.gettimeout() == 0.01
-        with pytest.raises(TimeoutError):
-            ipr.link("get", index=1)
-
-
 def test_a_handle_without_a_name_lives_as_long_as_what_came_of_it(netns, transport, monkeypatch):
     """What a request, a monitor or a method of it still needs it keeps; then it is closed at once, with its warning."""
 
@@ -887,17 +792,3 @@ def test_a_handle_without_a_name_lives_as_long_as_what_came_of_it(netns, transpo
         del monitor, batch
         engines = [item for item in gc.get_objects() if type(item) is Engine and item.options["netns"] == netns]
         assert all(engine.closed for engine in engines)
-
-
-def test_pyroute2s_mock_engine_serves():
-    config.mock_netlink = True
-    try:
-        with IPRoute() as ipr:
-            assert [m.get("ifname") for m in ipr.link("dump")] == ["lo", "eth0"]
-            assert ipr.link_lookup(ifname="lo") == [1]
-            assert len(ipr.get_addr(index=1)) == 1 and ipr.get_routes(oif=2, table=254)
-            engine = ipr.asyncore.use_socket
-        engine.loopback_r.close()
-        engine.loopback_w.close()
-    finally:
-        config.mock_netlink = False
