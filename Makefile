@@ -48,6 +48,8 @@ coverage: $(VENV)/test
 lint: $(VENV)/lint
 	$(BIN)/ruff check fastns tests benchmarks setup.py
 	$(BIN)/mypy
+	$(BIN)/mypy tests/typing
+	$(BIN)/pyright -p pyproject.toml
 	for file in fastns/_relay*.c; do \
 		$(CC) -std=gnu11 -O2 -Wall -Wextra -Wconversion -Werror -c $$file -o /dev/null || exit 1; done
 

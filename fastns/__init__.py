@@ -39,7 +39,7 @@ __all__ = [
     "uninstall",
 ]
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 # Where the names are from: imported when they are first asked for, as pyroute2 alone takes a tenth of a second.
 _HOMES = {

@@ -139,7 +139,7 @@ class MessageQueue:
         self.engine.deliver(tag, bytes(getattr(message, "data", message)))
 
 
-class Engine(RequestMethods):  # type: ignore[misc, valid-type]
+class Engine(RequestMethods):  # type: ignore[misc]
     """Everything of a handle but its public face: pyroute2's `asyncore`."""
 
     marshal: Any = None

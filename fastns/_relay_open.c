@@ -437,12 +437,12 @@ static ssize_t reply_try(void)
         size_t bytes = (proxy.reply.fd[1] >= 0 ? 2u : 1u) * sizeof(int);
         struct cmsghdr *c;
         msg.msg_control = control.bytes;
-        msg.msg_controllen = CMSG_SPACE(bytes);
+        msg.msg_controllen = (socklen_t)CMSG_SPACE(bytes);
         memset(control.bytes, 0, CMSG_SPACE(bytes));
         c = CMSG_FIRSTHDR(&msg);
         c->cmsg_level = SOL_SOCKET;
         c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(bytes);
+        c->cmsg_len = (socklen_t)CMSG_LEN(bytes);
         memcpy(CMSG_DATA(c), proxy.reply.fd, bytes);
     }
     do

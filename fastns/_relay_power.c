@@ -105,6 +105,7 @@ static const struct rule rules[] = {
     {SYS_fcntl, 1, EQUAL, F_ADD_SEALS},
     {SYS_fcntl, 1, EQUAL, F_GET_SEALS},
     {SYS_fcntl, 1, EQUAL, F_DUPFD_CLOEXEC},
+    {SYS_fcntl, 1, EQUAL, F_SETFD},             /* musl's open() behind an O_CLOEXEC */
     {SYS_memfd_create, 0, ANY, 0},
     {SYS_ftruncate, 0, ANY, 0},
     {SYS_mmap, 2, NONE_OF, PROT_EXEC},

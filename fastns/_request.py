@@ -318,4 +318,4 @@ def request_methods(request_class: type[Request]) -> dict[str, Any]:
 
 
 RTNL_METHODS = request_methods(Request)
-RequestMethods = type("RequestMethods", (pyroute2_linux.AsyncIPRoute,), RTNL_METHODS)
+RequestMethods: Any = type("RequestMethods", (pyroute2_linux.AsyncIPRoute,), RTNL_METHODS)

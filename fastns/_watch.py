@@ -32,8 +32,8 @@ def is_dead(path: bytes) -> bool:
 class NetnsEvent(NamedTuple):
     """Something happened to a name in the run directory."""
 
-    #: "created" or "removed"
     event: str
+    """What happened: "created" or "removed"."""
     name: str
 
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
     from types import TracebackType
 
+    from typing_extensions import Self
+
     from fastns.errors import BatchItemErrors
     from fastns.table import Table
 
@@ -376,7 +378,7 @@ class AsyncMonitor(Monitor):
         with self._engine.beside() as self._reader:
             super()._read_anew()
 
-    async def __aenter__(self) -> AsyncMonitor:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -604,7 +606,7 @@ class AsyncIPRoute(Handle, AsyncEngine):
 
         return await asyncio.get_running_loop().run_in_executor(None, read)
 
-    async def __aenter__(self) -> AsyncIPRoute:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:

@@ -21,6 +21,8 @@ from fastns._transport import Handle, open_engine
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from typing_extensions import Self
+
     from fastns.batch import Batch
     from fastns.monitor import Monitor
     from fastns.table import Table
@@ -263,6 +265,10 @@ class IPRoute(Handle, pyroute2.IPRoute):  # type: ignore[misc]
 
         found: list[Any] = drive(self.asyncore.poll(asked, command, timeout=timeout, interval=interval, **spec))
         return found
+
+    if TYPE_CHECKING:  # pyroute2's method does it, and has no type
+
+        def __enter__(self) -> Self: ...
 
     def __getattr__(self, name: str) -> Any:
         if name == "asyncore":

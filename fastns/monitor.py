@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
     from types import TracebackType
 
+    from typing_extensions import Self
+
 __all__ = ["Lost", "Monitor", "ResyncBegin", "ResyncEnd"]
 
 SOL_SOCKET, SO_MEMINFO = 1, 55
@@ -359,7 +361,7 @@ class Monitor:
             os.close(self._wake[1])
             self._wake = (-1, -1)
 
-    def __enter__(self) -> Monitor:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Optional, TypeVar, Union, cast
+from typing import Any, NamedTuple, Optional, Protocol, TypeVar, Union, cast
 
 from pyroute2 import config
 from pyroute2.common import USE_DEFAULT_TIMEOUT
@@ -59,13 +59,22 @@ __all__ = [
     "watch",
 ]
 
-#: The run directory: where names stand. Looked up at each call, so it may be changed, to a directory of one's own
-#: in a user namespace for example.
 NETNS_RUN_DIR = "/var/run/netns"
+"""The run directory: where names stand. Looked up at each call, so it may be changed, to a directory of one's own in
+a user namespace for example.
+"""
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
-Ref = Union[str, bytes, "os.PathLike[Any]", int, Any]
+
+
+class HasFileno(Protocol):
+    """A file, or what else has a descriptor."""
+
+    def fileno(self) -> int: ...
+
+
+Ref = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]", int, HasFileno]
 
 
 def _mockable(func: F) -> F:
@@ -85,11 +94,11 @@ class _Place(NamedTuple):
     is_name: bool
 
 
-def _place(netns: Ref) -> _Place:
+def _place(netns: Optional[Ref]) -> _Place:
     """The path of a name, or of a path, checked before any system call."""
     if isinstance(netns, (str, bytes)):
         ref = netns
-    elif hasattr(netns, "__fspath__"):
+    elif isinstance(netns, os.PathLike):
         ref = os.fspath(netns)
     else:
         raise TypeError(f"not the name or path of a namespace: {netns!r}")
@@ -120,14 +129,14 @@ def _is_run_dir(place: _Place) -> bool:
         return False
 
 
-def _is_place(netns: Ref) -> bool:
+def _is_place(netns: Optional[Ref]) -> bool:
     return isinstance(netns, (str, bytes)) or hasattr(netns, "__fspath__")
 
 
-def _descriptor(netns: Ref) -> int:
+def _descriptor(netns: Optional[Ref]) -> int:
     if isinstance(netns, int) and not isinstance(netns, bool):
         fd = netns
-    elif hasattr(netns, "fileno"):
+    elif netns is not None and hasattr(netns, "fileno"):
         fd = netns.fileno()
         if not isinstance(fd, int):
             raise TypeError(f"not a namespace reference: {netns!r}")
@@ -157,14 +166,14 @@ def _check_libc(libc: Any, function: str) -> None:
         getattr(libc, function)
 
 
-def _filename(netns: Ref, pid: Optional[int] = None) -> Union[str, bytes, int]:
+def _filename(netns: Optional[Ref], pid: Optional[int] = None) -> Union[str, bytes, int]:
     """What stands for the reference in an error: itself, if it is something that pickles."""
     if pid is not None:
         return _pid_path(pid)
     return _place(netns).ref if _is_place(netns) else _descriptor(netns)
 
 
-def open_ref(netns: Ref, flags: int = 0, *, pid: Optional[int] = None, libc: Any = None) -> tuple[int, bool]:
+def open_ref(netns: Optional[Ref], flags: int = 0, *, pid: Optional[int] = None, libc: Any = None) -> tuple[int, bool]:
     """An open descriptor of the namespace, and whether the caller has to close it.
 
     `flags`: `os.O_CREAT` makes a namespace that is missing, with `os.O_EXCL` it must be missing, as in open(2).
@@ -509,7 +518,7 @@ def create_socket(
 # New
 
 
-def entered(netns: Ref, flags: int = 0, *, pid: Optional[int] = None) -> _core.Entered:
+def entered(netns: Optional[Ref], flags: int = 0, *, pid: Optional[int] = None) -> _core.Entered:
     """Context manager: the calling thread, and no other, is inside the namespace while the body runs.
 
         with entered("blue"):
@@ -543,7 +552,7 @@ def run_in(netns: Ref, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> 
             os.close(nsfd)
 
 
-def exists(netns: Ref, *, pid: Optional[int] = None) -> bool:
+def exists(netns: Optional[Ref], *, pid: Optional[int] = None) -> bool:
     """Whether the reference is a network namespace. A dead entry and a closed descriptor are none.
 
     Raises: ValueError, TypeError as `open_ref`; PermissionError.
@@ -562,22 +571,22 @@ def exists(netns: Ref, *, pid: Optional[int] = None) -> bool:
 class NetnsInfo(NamedTuple):
     """What is known of a namespace."""
 
-    #: the reference as it was given, the number for a file object
     netns: Union[str, bytes, int]
-    #: where the name stands; None for a descriptor
+    """The reference as it was given, the number for a file object."""
     path: Optional[str]
-    #: False for a dead entry: the mount point is there and no namespace on it
+    """Where the name stands; None for a descriptor."""
     alive: bool
-    #: device and inode: equal exactly for references to the same namespace. None if dead
+    """False for a dead entry: the mount point is there and no namespace on it."""
     device: Optional[int]
+    """Device and inode: equal exactly for references to the same namespace. None if dead."""
     inode: Optional[int]
-    #: the number the calling thread's namespace has for it; None if it has none
     nsid: Optional[int]
-    #: the processes in it, as far as one may look (CAP_SYS_PTRACE)
+    """The number the calling thread's namespace has for it; None if it has none."""
     pids: tuple[int, ...]
+    """The processes in it, as far as one may look (CAP_SYS_PTRACE)."""
 
 
-def info(netns: Ref, *, pid: Optional[int] = None) -> NetnsInfo:
+def info(netns: Optional[Ref], *, pid: Optional[int] = None) -> NetnsInfo:
     """What is known of the namespace: identity, nsid, processes, mount alive or dead.
 
     Raises: as `open_ref`, but a dead entry is reported, not refused.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -51,6 +52,11 @@ def test_the_release_build_is_tested():
     from fastns import _core
 
     assert _core.BUILD in ("release", "sanitized", "traced", "coverage")
+
+
+def test_change_log_begins_with_this_version():
+    text = (TREE / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (\S+) \(\d{4}-\d\d-\d\d\)$", text, re.M)[0] == fastns.__version__
 
 
 def test_stubs_and_marker_are_installed():
@@ -152,3 +158,4 @@ def test_sdist_installs_into_an_empty_environment(sdist, tmp_path):
     ).stdout.split()
     assert version == fastns.__version__
     assert path.startswith(str(env))
+    assert {file.suffix for file in Path(path).parent.iterdir() if file.is_file()} <= {".py", ".pyi", ".so", ".typed"}
