@@ -84,6 +84,7 @@ struct fns_table {
     int64_t rows, room;
     int texts;                    /* columns of bytes that have memory */
     int16_t text[FNS_COLUMNS];
+    uint8_t taken[FNS_COLUMNS / 8];  /* columns that have an attribute of the row being made: the first one counts */
     struct fns_column column[];
 };
 
@@ -297,12 +298,12 @@ static int fns_fill(struct fns_table *table, int16_t first, const uint8_t *paylo
 
         if (column->valid == NULL && fns_live(table, i))
             return -ENOMEM;
+        if (fns_bit(table->taken, i)) {
+            odd = 1;
+            continue;
+        }
         if (spec->width) {
             uint8_t *to = column->values + (size_t)row * spec->width;
-            if (spec->field < 0 && fns_bit(column->valid, row)) {
-                odd = 1;  /* there a second time */
-                continue;
-            }
             if (spec->type == FNS_FLAG) {
                 *to = 1;
             } else if (length < (size_t)spec->at + spec->width) {
@@ -318,8 +319,8 @@ static int fns_fill(struct fns_table *table, int16_t first, const uint8_t *paylo
             const uint8_t *from = payload + spec->at;
             size_t size;
             int err;
-            if (length < spec->at || (fns_bit(column->valid, row) && column->used != (size_t)column->offsets[row])) {
-                odd = 1;  /* cut, or there a second time */
+            if (length < spec->at) {
+                odd = 1;
                 continue;
             }
             size = length - spec->at;
@@ -338,6 +339,7 @@ static int fns_fill(struct fns_table *table, int16_t first, const uint8_t *paylo
             }
         }
         fns_bit_set(column->valid, row);
+        fns_bit_set(table->taken, i);
     }
     return odd;
 }
@@ -445,6 +447,7 @@ static int fns_row(struct fns_table *table, const uint8_t *data, size_t length, 
         return 0;
     if (row == table->room && (err = fns_grow_rows(table, table->room * 2)))
         return err;
+    memset(table->taken, 0, sizeof table->taken);
     for (int n = 0; n < plan->fields; n++) {
         int i = plan->field[n];
         const struct fns_spec *spec = &plan->spec[i];
