@@ -57,7 +57,7 @@ def check(cls: type[nlmsg], content: dict[str, Any]) -> nlmsg:
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: f"{cls.__module__.rpartition('.')[2]}-{cls.__qualname__}")
 def test_encode_equal(cls: type[nlmsg]) -> None:
-    @settings(max_examples=max(settings().max_examples // 4, 10))
+    @settings(max_examples=settings().max_examples)
     @given(contents(cls))
     def run(content: dict[str, Any]) -> None:
         check(cls, content)

@@ -138,18 +138,3 @@ def message(rng: random.Random, cls: Any, kind: int) -> bytes:
     size = 16 + len(body)
     flags = rng.choice([0, 2, 2, 0x12])
     return struct.pack("=IHHII", size, kind, flags, 7, rng.randrange(1 << 32)) + body
-
-
-def never_ends(data: bytes) -> bool:
-    """Whether pyroute2 would look for RTA_ENCAP_TYPE for ever: it steps by the length of each attribute, 0 too."""
-    for start in range(len(data) - 4):
-        if struct.unpack_from("=H", data, start + 2)[0] & 0x3FFF == 22:
-            at = start
-            while at + 2 <= len(data):
-                step = struct.unpack_from("=H", data, at)[0]
-                if step == 0:
-                    return True
-                at += step
-                if at + 4 > len(data) or struct.unpack_from("=H", data, at + 2)[0] == 21:
-                    break
-    return False
