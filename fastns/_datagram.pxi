@@ -86,6 +86,7 @@ cdef int walk(object marshal, bytes data, list out, bint only, uint32_t seq, bin
     cdef object key_format = marshal.key_format
     cdef object error_type = marshal.error_type
     cdef bint errors = error_type == T_ERROR
+    cdef bint is_error = False
     cdef bint native_fix = marshal._native_fix
     cdef Context context = context_of(marshal)
     cdef int result = 0
@@ -121,6 +122,8 @@ cdef int walk(object marshal, bytes data, list out, bint only, uint32_t seq, bin
                 off += length
                 continue
         msg = None
+        if key_format is None:
+            is_error = type == T_ERROR and errors or type == T_DONE and is_failure(data, off, length)
         if type != last_type or key_format is not None:
             key = type
             if key_format is not None:
@@ -129,6 +132,7 @@ cdef int walk(object marshal, bytes data, list out, bint only, uint32_t seq, bin
                 key = _struct.unpack_from(key_format, data, off + marshal.key_offset)[0]
                 if marshal.key_mask is not None:
                     key &= marshal.key_mask
+                is_error = key == error_type or key == T_DONE and flags & FL_ACK_TLVS
             found = PyDict_GetItem(msg_map, key)
             cls = default if found == NULL else <object>found
             p = plan(cls)
@@ -140,7 +144,7 @@ cdef int walk(object marshal, bytes data, list out, bint only, uint32_t seq, bin
                 continue
             if dump and type in (T_ERROR, T_DONE):
                 result |= 4
-        elif (type == T_ERROR and errors) or (type == T_DONE and is_failure(data, off, length)):
+        elif is_error:
             msg = error_message(marshal, plan(_nlmsgerr), data, off, min(length, size - off), context)
             off += length
             result |= 4
@@ -193,9 +197,7 @@ cdef object eager(object marshal, Plan p, bytes data, Py_ssize_t off, Context co
     if context.extra is not None:
         msg["header"].update(context.extra)
     mtype = msg["header"].get("type")
-    event = context.event(p, mtype if type(mtype) is int and 0 <= mtype < 65536 else 0)
-    if event is not None:
-        msg["event"] = event
+    context.set_event(p, msg, mtype if type(mtype) is int and 0 <= mtype < 65536 else 0)
     return msg
 
 

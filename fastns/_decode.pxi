@@ -678,8 +678,7 @@ cdef int fill_message(object obj) except -1:
     except Exception as error:
         raise NetlinkDecodeError(error) from error
     finally:
-        if event is not None:
-            PyDict_SetItem(obj, S_EVENT, event)
+        context.set_event(p, obj, type)
     return 0
 
 

@@ -745,6 +745,15 @@ cdef class Context:
             event = self.events.get(type, event)
         return event
 
+    cdef int set_event(self, Plan p, object obj, uint16_t type) except -1:
+        """The event of a message that pyroute2's code has decoded, and may have given one."""
+        cdef object event = self.event(p, type)
+        if event is not None and (
+            not dict.__contains__(obj, S_EVENT) or self.events is not None and type in self.events
+        ):
+            PyDict_SetItem(obj, S_EVENT, event)
+        return 0
+
 
 cdef Context _BARE = Context.__new__(Context)
 _BARE.bare = True

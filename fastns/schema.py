@@ -337,8 +337,7 @@ class _FastMarshal:
         )
 
     def parse(self, data: Any, seq: int | None = None, callback: Any = None, skip_alien_seq: bool = False) -> Any:
-        # a marshal that finds its keys elsewhere in the header is pyroute2's own affair
-        if not self.fast or not (self.key_format is self.key_offset is self.key_mask is None):  # type: ignore[attr-defined]
+        if not self.fast:
             yield from super().parse(data, seq, callback, skip_alien_seq)  # type: ignore[misc]
             return
         messages: list[Any] = []

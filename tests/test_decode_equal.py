@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import copy
 import pickle
+import struct
 from typing import Any
 
 import pytest
 from compare import captured, differences, look
 from pyroute2.netlink import nla_slot
-from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.connector.cn_proc import ProcEventMarshal
+from pyroute2.netlink.diag import MarshalDiag
+from pyroute2.netlink.exceptions import NetlinkDecodeError, NetlinkError
+from pyroute2.netlink.marshal import Marshal
+from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
 from fastns import _codec
-from fastns.schema import lazy_class, marshal_class
+from fastns.schema import LazyType, lazy_class, marshal_class
 
 CAPTURED = list(captured())
 
@@ -221,6 +226,38 @@ def test_parse_dump_flags():
     marshal, data = by_name["0-err-0"]
     assert _codec.parse_dump(marshal_class(marshal)(), data, out3 := [], 7) & 4
     assert isinstance(out3[-1]["header"]["error"], NetlinkError)
+
+
+class Shifted(Marshal):
+    """Its keys are the types times 65536."""
+
+    key_format, key_offset, key_mask = "I", 2, 0xFFFF0000
+    error_type = 2 << 16
+    msg_map = {key << 16: cls for key, cls in MarshalRtnl().msg_map.items()}
+
+
+def proc_event(what: int) -> bytes:
+    body = struct.pack("=IIIIHHIIQ", 1, 1, 1, 0, 40, 0, what, 0, 12345) + struct.pack("=IIII", 7, 8, 9, 10) + b"name\0" + bytes(11)
+    return struct.pack("=IHHII", 16 + len(body), 3, 0, 5, 6) + body
+
+
+@pytest.mark.parametrize(
+    ("marshal", "data"),
+    [
+        *((marshal, data) for _, marshal, data in CAPTURED if marshal is MarshalDiag),
+        (ProcEventMarshal, b"".join(proc_event(what) for what in (0, 1, 2, 4, 0x200, 0x80000000, 3, 99))),
+        *((Shifted, data) for name, _, data in CAPTURED if name.startswith(("0-link-", "0-err"))),
+    ],
+)
+def test_marshals_with_a_key_of_their_own(marshal, data):
+    for ours, theirs in both(marshal, data):
+        assert isinstance(type(ours), LazyType)
+        assert_same(ours, theirs)
+
+
+def test_a_message_too_short_for_its_key():
+    with pytest.raises(NetlinkDecodeError):
+        list(marshal_class(MarshalDiag)().parse(struct.pack("=IHHII", 16, 20, 2, 1, 1) + bytes(16)))
 
 
 def test_lazy_class_is_made_once():
