@@ -186,7 +186,7 @@ cdef bint is_failure(bytes data, Py_ssize_t off, Py_ssize_t length):
 cdef object eager(object marshal, Plan p, bytes data, Py_ssize_t off, Context context):
     """A message whose class is not to be imitated: pyroute2's own code, at once."""
     cdef Py_ssize_t length = load32(<const uint8_t *>PyBytes_AS_STRING(data) + off)
-    cdef object msg = p.cls(data[off:off + length])
+    cdef object msg = p.cls(bounded(data[off:off + length]))
     try:
         msg.decode()
     except NetlinkHeaderDecodeError:

@@ -19,7 +19,7 @@ cdef object new_cell(Plan p, bytes data, Py_ssize_t offset, Py_ssize_t length, o
     if p.lazy is None and array and stuck(p, data, offset):
         p, array = plan(nla_base_string), False
     if p.lazy is None or (init is not None and p.needs_init):
-        obj = p.cls(data=data, offset=offset, parent=parent, length=length, init=init)
+        obj = p.cls(data=bounded(data), offset=offset, parent=parent, length=length, init=init)
         obj._nla_array = array
         obj._nla_flags = flags
         return obj
@@ -289,13 +289,19 @@ cdef bint doubtful(list out, dict d):
     look and its payload from then on, and encap_info() of pyroute2 is a look."""
     cdef object item
     cdef object cell
+    cdef Plan p
     cdef object family = d.get(S_FAMILY)
     cdef Py_ssize_t least = 4 + (4 if family == 2 else 16 if family == 10 else 0)
     for item in out:
         cell = (<tuple>slot(item, O_CELL))[1]
-        if type(type(cell)) is _lazy_type and (<Plan>slot(cell, O_PLAN)).decode == D_TARGET:
+        if type(type(cell)) is not _lazy_type:
+            return True
+        p = <Plan>slot(cell, O_PLAN)
+        if p.decode == D_TARGET:
             if family not in (2, 10, 28) or <object>slot(cell, O_LENGTH) < least:
                 return True
+        elif p.decode in (D_PYTHON, D_IPX, D_L2, D_LL, D_ARRAY) or p.ft == FT_IPADDR:
+            return True
     return False
 
 
@@ -603,18 +609,27 @@ cdef int fill_cell(object obj, bint element) except -1:
     return 0
 
 
+cdef enum:
+    READS_MAX = 10000
+
+
 class _Bounded(bytes):
-    """The bytes of what pyroute2's code decodes. It reads each attribute's header by a slice, and an array that has
-    an element without length the same one for ever: that ends here."""
+    """The bytes that pyroute2's own code decodes. It reads the header of an array's element of length 0 again and
+    again, and looks for RTA_ENCAP_TYPE behind an attribute of length 0 for ever: both by slices, and that ends here."""
 
     def __getitem__(self, key):
-        if type(key) is slice:
-            state = self.__dict__
-            state["repeats"] = state.get("repeats", 0) + 1 if state.get("start") == key.start else 0
-            state["start"] = key.start
-            if state["repeats"] > 1000:
-                raise ValueError("array of attributes with an empty element")
-        return bytes.__getitem__(self, key)
+        cdef object value = bytes.__getitem__(self, key)
+        if type(key) is slice and len(value) <= 4:
+            reads = self.__dict__
+            count = reads[key.start] = reads.get(key.start, 0) + 1
+            # a slot that gives the bytes of what cannot be decoded is no loop, however often it is asked
+            if count > READS_MAX and _sys._getframe().f_code.co_name != "get_value":
+                raise ValueError("an attribute without length is read for ever")
+        return value
+
+
+cdef object bounded(object data):
+    return _Bounded(data) if type(data) is bytes else data
 
 
 cdef object decode_in_python(object obj, Plan p):
@@ -623,8 +638,7 @@ cdef object decode_in_python(object obj, Plan p):
         p, <bytes>slot(obj, O_DATA), <object>slot(obj, O_OFFSET)
     ):
         raise NetlinkNLADecodeError(ValueError("array of attributes with an empty element"))
-    if type(<object>slot(obj, O_DATA)) is bytes:
-        slot_set(obj, O_DATA, _Bounded(<object>slot(obj, O_DATA)))
+    slot_set(obj, O_DATA, bounded(<object>slot(obj, O_DATA)))
     return p.cls.decode(obj)
 
 
@@ -670,7 +684,7 @@ cdef int fill_message(object obj) except -1:
         d[S_HEADER] = header
     put_all(obj, d)
     settle(obj, data, 0, 0, _NOT_INITIALIZED, False)
-    slot_set(obj, O_DATA, _Bounded(data))
+    slot_set(obj, O_DATA, bounded(data))
     try:
         p.cls.decode(obj)
     except NetlinkDecodeError:

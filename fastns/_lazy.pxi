@@ -550,9 +550,9 @@ def _m_ft_decode(self, offset):
     cdef bytes data
     cdef Py_ssize_t pos, i
     cdef bint published = True
-    if not p.own_ft or not is_filled(self) or type(<object>slot(self, O_DATA)) is not bytes:
+    if not p.own_ft or not is_filled(self) or not isinstance(<object>slot(self, O_DATA), bytes):
         return p.cls.ft_decode(self, offset)
-    data = <bytes>slot(self, O_DATA)
+    data = bytes(<object>slot(self, O_DATA))
     pos = offset
     if pos < 0 or pos + p.fixed > PyBytes_GET_SIZE(data):
         return p.cls.ft_decode(self, offset)
@@ -603,7 +603,10 @@ def _m_copy(self):
     """Return a decoded copy of the netlink message."""
     cdef Plan p = <Plan>slot(self, O_PLAN)
     fill(self)
-    copy = p.cls(data=<object>slot(self, O_DATA), offset=<object>slot(self, O_OFFSET))
+    data = <object>slot(self, O_DATA)
+    if isinstance(data, bytes):
+        data = _Bounded(data)  # its own count of what is read
+    copy = p.cls(data=data, offset=<object>slot(self, O_OFFSET))
     copy.decode()
     return copy
 

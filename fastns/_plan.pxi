@@ -19,6 +19,7 @@ from libc.string cimport memcpy
 import errno as _errno
 import logging as _logging
 import struct as _struct
+import sys as _sys
 import traceback as _traceback
 from types import FunctionType as _FunctionType
 

@@ -118,7 +118,8 @@ def is_its_value(msg: Any) -> Any:
 def same(ours: Any, theirs: Any, path: str = "") -> None:
     """Fail where two looks differ. What is written alike is alike, and comparing that is quick."""
     if repr(ours) != repr(theirs):
-        assert list(differences(ours, theirs, path)) == []
+        found = list(differences(ours, theirs, path))
+        assert not found, found
 
 
 def differences(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:

@@ -142,6 +142,51 @@ def test_encapsulation_without_end():
     assert [slot.name for slot in msg["attrs"]] == ["RTA_ENCAP", "RTA_DST"]
 
 
+def test_loops_of_pyroute2_end_where_its_own_code_decodes():
+    """In what is cut off, in a class with a decode() of its own, in a copy and in what cannot be imitated."""
+    class own(nla):
+        nla_map = ((1, "INNER", "*inner"),)
+
+        class inner(nla):
+            fields = (("value", "I"),)
+
+            def decode(self):
+                nla.decode(self)
+                self.data[self.offset + 4 : self.offset + 8]
+
+    class strange(own):
+        def get_attr(self, attr, default=None):
+            return own.get_attr(self, attr, default)
+
+        def decode(self):
+            own.decode(self)
+            self["attrs"][0].value
+
+    names = ((1, "OWN", "own"), (2, "STRANGE", "strange"), (3, "ARRAY", "*uint32"))
+    carrier = type("carrier", (nlmsg,), {"nla_map": names, "own": own, "strange": strange})
+    good = header(28, 24) + b"\2" + bytes(11) + attr(1, b"\1\2\3\4") + bytes(28)
+    good = header(len(good), 24) + good[16:]
+    cut = header(28 + 40, 24) + b"\2" + bytes(11) + attr(22, b"", 0) + attr(1, bytes(4))
+    msg = parse(marshal_of(_24=rtmsg), good + cut)[1]
+    assert msg.get("dst") is None or msg.get("no such") is None
+    stuck = attr(1, bytes(8) + attr(1, bytes(4)))
+    for kind in (1, 2):
+        payload = attr(kind, stuck)
+        msg = parse(marshal_of(_24=carrier), header(16 + len(payload), 24) + payload)[0]
+        look(msg)
+        assert msg["attrs"][0].value is not None
+    payload = attr(3, bytes(8))
+    msg = parse(marshal_of(_24=carrier), header(16 + len(payload), 24) + payload)[0].copy()
+    assert msg["attrs"][0].value == payload
+
+
+def test_what_cannot_be_decoded_can_be_asked_for_any_number_of_times():
+    payload = attr(6, b"")  # an index without its four bytes, at the end
+    msg = parse(marshal_of(_24=rtmsg), header(28 + len(payload), 24) + b"\2" + bytes(11) + payload)[0].copy()
+    for _ in range(5500):
+        assert msg.get_attr("RTA_PRIORITY") == payload
+
+
 def test_deep_nesting():
     """One level for each four bytes of a large datagram: found, not followed."""
     class deep(nlmsg):
