@@ -15,6 +15,8 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from fastns.iproute import IPRoute
+
 RUN_DIR = "/var/run/netns"  # netns.NETNS_RUN_DIR, without what its import takes
 HINT = "run it as root, or inside `fastns rootless -- …`"
 NOT_REACHED = 125
@@ -37,6 +39,13 @@ def complete_names(ctx: click.Context, param: click.Parameter, incomplete: str) 
 def reference(name: str) -> str:
     """The namespace a command was given: "." is the one it runs in."""
     return "/proc/thread-self/ns/net" if name == "." else name
+
+
+def open_namespace(name: str, **options: Any) -> IPRoute:
+    """A handle in the namespace a command was given. For the one it runs in that takes no privilege."""
+    from fastns.iproute import IPRoute, NetNS
+
+    return IPRoute(**options) if name == "." else NetNS(name, flags=0, **options)
 
 
 def printable(text: str) -> str:

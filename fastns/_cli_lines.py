@@ -9,23 +9,28 @@ from __future__ import annotations
 import json
 import shlex
 import socket
-from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any
+
+from fastns._cli_link_lines import link
+from fastns._cli_words import (
+    BITS,
+    INET,
+    INET6,
+    PROTOCOLS,
+    SCOPES,
+    TABLES,
+    Prefix,
+    Words,
+    address,
+    number,
+    prefix,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Lookup = Callable[[str], int]
+    from fastns._cli_words import Lookup
 
 Item = tuple[str, str, dict[str, Any]]
 
-INET, INET6 = int(socket.AF_INET), int(socket.AF_INET6)
-BITS = {INET: 32, INET6: 128}
-
-# linux/rtnetlink.h
-SCOPES = {"global": 0, "universe": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}
-PROTOCOLS = {"unspec": 0, "redirect": 1, "kernel": 2, "boot": 3, "static": 4, "ra": 9}
-TABLES = {"unspec": 0, "default": 253, "main": 254, "local": 255}
 TYPES = "unicast local broadcast anycast multicast blackhole unreachable prohibit throw nat".split()
 ROUTE_METRICS = (
     "mtu advmss window rtt rttvar ssthresh cwnd initcwnd initrwnd hoplimit reordering quickack".split()
@@ -33,9 +38,7 @@ ROUTE_METRICS = (
 RULE_ACTIONS = {"blackhole": 6, "unreachable": 7, "prohibit": 8}  # linux/fib_rules.h
 NUD = "incomplete reachable stale delay probe failed noarp permanent none".split()
 NTF = {"use": 1, "proxy": 8, "extern_learn": 16, "router": 128}  # linux/neighbour.h
-LINK_FLAGS = {"promisc": 0x100, "allmulticast": 0x200, "multicast": 0x1000, "arp": 0x80}  # net/if.h
 IFA_FLAGS = {"nodad": 0x02, "home": 0x10, "mngtmpaddr": 0x100, "noprefixroute": 0x200}  # linux/if_addr.h
-BOND_MODES = "balance-rr active-backup balance-xor broadcast 802.3ad balance-tlb balance-alb".split()
 
 OBJECTS = "address route rule neighbor neighbour link".split()
 COMMANDS = {
@@ -47,122 +50,6 @@ COMMANDS = {
 }
 SPOKEN = {"address": "addr", "neighbour": "neigh", "neighbor": "neigh"}
 DEVICES = ("oif", "iif", "index", "ifindex", "link", "master", "vxlan_link")
-
-
-class Words:
-    """The words of a line, taken one after the other."""
-
-    def __init__(self, words: list[str], lookup: Lookup) -> None:
-        self.words = words
-        self.at = 0
-        self.lookup = lookup
-
-    def more(self) -> bool:
-        return self.at < len(self.words)
-
-    def take(self, after: str) -> str:
-        """The next word, which belongs to the one named."""
-        if self.at == len(self.words):
-            raise ValueError(f"{after}: the value is missing")
-        self.at += 1
-        return self.words[self.at - 1]
-
-    def peek(self) -> str | None:
-        return self.words[self.at] if self.more() else None
-
-    def number(self, after: str, limit: int = 1 << 32) -> int:
-        return number(self.take(after), after, limit)
-
-    def device(self, after: str) -> int:
-        return self.lookup(self.take(after))
-
-    def named(self, after: str, names: dict[str, int], file: str = "", limit: int = 256) -> int:
-        """A number by its name: one of those given, or of iproute2's file."""
-        word = self.take(after)
-        if word in names:
-            return names[word]
-        if word[:1].isdigit():
-            return number(word, after, limit)
-        found = rt_file(file).get(word) if file else None
-        if found is None:
-            raise ValueError(f"{after}: {word!r} is not known")
-        return found
-
-    def switch(self, after: str) -> bool:
-        return {"on": True, "off": False}[self.one_of(after, ["on", "off"])]
-
-    def one_of(self, after: str, names: list[str]) -> str:
-        word = self.take(after)
-        if word not in names:
-            raise ValueError(f"{after}: {word!r} is none of {', '.join(names)}")
-        return word
-
-    def command(self, what: str, names: list[str]) -> str:
-        """The command, or the beginning of it."""
-        word = self.take(what)
-        for name in names:
-            if name.startswith(word):
-                return name
-        raise ValueError(f"{what}: {word!r} is none of {', '.join(names)}")
-
-    def unknown(self, word: str, what: str) -> NoReturn:
-        raise ValueError(f"{what}: {word!r} is not known here")
-
-
-@cache
-def rt_file(name: str) -> dict[str, int]:
-    """The names of a file of iproute2, empty where there is none."""
-    from pyroute2.netlink import rt_files
-
-    try:
-        return dict(getattr(rt_files, name)().name2id)
-    except (OSError, ValueError):
-        return {}
-
-
-def number(word: str, what: str, limit: int = 1 << 32) -> int:
-    try:
-        value = int(word, 0)
-    except ValueError:
-        raise ValueError(f"{what}: {word!r} is no number") from None
-    if not 0 <= value < limit:
-        raise ValueError(f"{what}: {word} is not between 0 and {limit - 1}")
-    return value
-
-
-class Prefix(NamedTuple):
-    family: int  # 0: any
-    address: str | None  # None: the default
-    length: int | None  # None: not given
-
-
-def address(word: str, what: str, family: int = 0) -> tuple[int, str]:
-    """Family and text of an address, "10.1" being 10.1.0.0 as for `ip`."""
-    found = INET6 if ":" in word else INET
-    if family and found != family:
-        raise ValueError(f"{what}: {word!r} is an address of the other family")
-    text = word + ".0" * (3 - word.count(".")) if found == INET else word
-    try:
-        socket.inet_pton(found, text)
-    except (OSError, ValueError):
-        raise ValueError(f"{what}: {word!r} is no address") from None
-    return found, text
-
-
-def prefix(word: str, what: str, family: int = 0) -> Prefix:
-    if word in ("default", "any", "all"):
-        return Prefix(family, None, 0)
-    text, slash, length = word.partition("/")
-    family, text = address(text, what, family)
-    if not slash:
-        return Prefix(family, text, None)
-    if family == INET and "." in length:
-        mask = int.from_bytes(socket.inet_pton(INET, address(length, what, INET)[1]), "big")
-        bits = bin(mask).count("1")
-        if mask != (0xFFFFFFFF << (32 - bits)) & 0xFFFFFFFF:
-            raise ValueError(f"{what}: {length!r} is no network mask")
-        return Prefix(family, text, bits)
-    return Prefix(family, text, number(length, what, BITS[family] + 1))
 
 
 # Lines
@@ -385,158 +272,6 @@ def broadcast_address(word: str, local: str, length: int, family: int) -> str:
     host = (1 << (32 - length)) - 1
     network = int.from_bytes(socket.inet_aton(local), "big") & ~host
     return socket.inet_ntoa((network | (host if word == "+" else 0)).to_bytes(4, "big"))
-
-
-def link(words: Words, command: str, family: int) -> dict[str, Any]:
-    if command == "add":
-        return link_add(words)
-    name = words.take("link")
-    found: dict[str, Any] = {"index": words.lookup(words.take("dev") if name == "dev" else name)}
-    change = flags = 0
-    while words.more():
-        word = words.take("")
-        if command == "delete":
-            if word != "type":
-                words.unknown(word, "link delete")
-            words.take("type")
-        elif word in ("up", "down"):
-            change |= 1
-            flags = flags | 1 if word == "up" else flags & ~1
-        elif word in LINK_FLAGS:
-            bit = LINK_FLAGS[word]
-            change |= bit
-            flags |= bit if words.switch(word) == (word != "arp") else 0
-        elif word == "name":
-            found["ifname"] = words.take("name")
-        elif word == "alias":
-            found["ifalias"] = words.take("alias")
-        elif word in ("master", "vrf"):
-            found["master"] = words.device(word)
-        elif word == "nomaster":
-            found["master"] = 0
-        elif not common(words, word, found):
-            words.unknown(word, "link set")
-    if change:
-        found["flags"], found["change"] = flags, change
-    return found
-
-
-def common(words: Words, word: str, found: dict[str, Any]) -> bool:
-    """What a link, its peer and a new one may all have."""
-    if word == "mtu":
-        found["mtu"] = words.number("mtu")
-    elif word in ("address", "lladdr"):
-        found["address"] = words.take(word)
-    elif word in ("txqueuelen", "txqlen", "qlen"):
-        found["txqlen"] = words.number(word)
-    elif word == "group":
-        found["group"] = words.named("group", {"default": 0}, "GroupFile", 1 << 32)
-    elif word == "netns":
-        place = words.take("netns")
-        if place.isdecimal():
-            found["net_ns_pid"] = number(place, "netns", 1 << 31)
-        else:
-            found["net_ns_fd"] = place
-    else:
-        return False
-    return True
-
-
-def link_add(words: Words) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    while words.more():
-        word = words.take("")
-        if word == "type":
-            found["kind"] = words.take("type")
-            kind_options(words, found["kind"], found)
-        elif word == "link":
-            found["link"] = words.device("link")
-        elif word in ("name", "dev"):
-            found["ifname"] = words.take(word)
-        elif word == "index":
-            found["index"] = words.number("index", 1 << 31)
-        elif word in ("numtxqueues", "numrxqueues"):
-            found[f"num_{word[3:5]}_queues"] = words.number(word)
-        elif word == "up":
-            found["flags"] = found["change"] = 1
-        elif word == "master":
-            found["master"] = words.device("master")
-        elif not common(words, word, found):
-            if "ifname" in found:
-                words.unknown(word, "link add")
-            found["ifname"] = word
-    if "kind" not in found:
-        raise ValueError("link add: type is missing")
-    return found
-
-
-def kind_options(words: Words, kind: str, found: dict[str, Any]) -> None:
-    """Everything behind `type KIND`."""
-    while words.more():
-        word = words.take("")
-        if kind == "veth" and word == "peer":
-            found["peer"] = veth_peer(words)
-        elif kind == "bridge" and word in BRIDGE:
-            found[f"br_{word}"] = words.number(word)
-        elif kind == "vlan" and word == "id":
-            found["vlan_id"] = words.number("id", 4095)
-        elif kind == "vlan" and word in ("protocol", "proto"):
-            protocols = {"802.1q": 0x8100, "802.1ad": 0x88A8}
-            found["vlan_protocol"] = protocols[words.one_of(word, list(protocols)).lower()]
-        elif kind == "vxlan" and vxlan(words, word, found):
-            pass
-        elif kind in ("macvlan", "macvtap") and word == "mode":
-            found[f"{kind}_mode"] = words.one_of("mode", "private vepa bridge passthru source".split())
-        elif kind == "ipvlan" and word == "mode":
-            found["ipvlan_mode"] = ["l2", "l3", "l3s"].index(words.one_of("mode", ["l2", "l3", "l3s"]))
-        elif kind == "bond" and word == "mode":
-            mode = words.take("mode")
-            found["bond_mode"] = BOND_MODES.index(mode) if mode in BOND_MODES else number(mode, "mode", 7)
-        elif kind == "bond" and word == "miimon":
-            found["bond_miimon"] = words.number("miimon")
-        elif kind == "vrf" and word == "table":
-            found["vrf_table"] = words.named("table", TABLES, "RtTablesFile", 1 << 32)
-        else:
-            words.unknown(word, f"link add … type {kind}")
-
-
-BRIDGE = (
-    "forward_delay hello_time max_age ageing_time stp_state priority group_fwd_mask vlan_filtering "
-    "vlan_default_pvid mcast_snooping mcast_querier"
-).split()
-
-
-def veth_peer(words: Words) -> dict[str, Any]:
-    peer: dict[str, Any] = {}
-    while words.more():
-        word = words.take("")
-        if word == "name":
-            peer["ifname"] = words.take("name")
-        elif not common(words, word, peer):
-            if "ifname" in peer:
-                words.unknown(word, "peer")
-            peer["ifname"] = word
-    return peer
-
-
-def vxlan(words: Words, word: str, found: dict[str, Any]) -> bool:
-    if word in ("id", "vni"):
-        found["vxlan_id"] = words.number(word, 1 << 24)
-    elif word in ("remote", "group", "local"):
-        family, text = address(words.take(word), word)
-        key = "local" if word == "local" else "group"
-        found[f"vxlan_{key}" if family == INET else f"vxlan_{key}6"] = text
-    elif word == "dev":
-        found["vxlan_link"] = words.device("dev")
-    elif word == "dstport":
-        found["vxlan_port"] = words.number("dstport", 1 << 16)
-    elif word == "ttl":
-        found["vxlan_ttl"] = words.number("ttl", 256)
-    elif word in ("learning", "nolearning"):
-        found["vxlan_learning"] = int(word == "learning")
-    else:
-        return False
-    return True
 
 
 def neigh(words: Words, command: str, family: int) -> dict[str, Any]:

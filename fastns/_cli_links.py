@@ -16,7 +16,7 @@ from typing import Any
 from fastns import netns
 from fastns._cli_base import explain, reference
 from fastns._cli_messages import IFF_LOOPBACK, IFF_LOWER_UP, IFF_UP
-from fastns.iproute import NetNS
+from fastns.iproute import IPRoute, NetNS
 from fastns.pool import raise_descriptor_limit
 
 SYMMETRIC = ("veth", "netkit")  # each end names the other; elsewhere the link is what the device sits on
@@ -128,7 +128,7 @@ def look(names: tuple[str, ...]) -> World:
                 stat = os.fstat(namespace.fd)
                 namespace.identity = (stat.st_dev, stat.st_ino)
                 namespace.processes = pids[namespace.identity]
-                namespace.handle = NetNS(namespace.fd, flags=0, transport="direct")
+                namespace.handle = open_handle(namespace)
                 read_links(namespace)
             except FileNotFoundError:
                 if name in names:
@@ -150,6 +150,13 @@ def look(names: tuple[str, ...]) -> World:
                 namespace.handle.close()
             if namespace.fd >= 0:
                 os.close(namespace.fd)
+
+
+def open_handle(namespace: Namespace) -> Any:
+    """By the descriptor: the name may mean another namespace by now."""
+    if namespace.name == ".":
+        return IPRoute(transport="direct")
+    return NetNS(namespace.fd, flags=0, transport="direct")
 
 
 def unique(found: list[Namespace]) -> list[Namespace]:

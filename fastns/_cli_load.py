@@ -13,9 +13,8 @@ from typing import IO, TYPE_CHECKING, Any, Iterator
 import click
 
 from fastns import _cli_lines
-from fastns._cli_base import JSON, complete_names, reference, say
+from fastns._cli_base import JSON, complete_names, open_namespace, say
 from fastns.errors import BatchError
-from fastns.iproute import NetNS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +42,7 @@ def load(name: str, file: IO[bytes], errors: str, chunk: int | None, as_json: bo
     neighbours, rules) or JSON (`["route", "add", {"dst": "10.0.0.0/24", "oif": "eth0"}]`, as for the methods of a
     handle). What fails is told with its line.
     """
-    with NetNS(reference(name), flags=0) as ns:
+    with open_namespace(name) as ns:
         loader = Loader(ns, file, errors, chunk)
         try:
             loader.run()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastns._cli_lines import INET6, PROTOCOLS, RULE_ACTIONS, SCOPES, TABLES, TYPES
+from fastns._cli_lines import RULE_ACTIONS, TYPES
+from fastns._cli_words import INET6, PROTOCOLS, SCOPES, TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

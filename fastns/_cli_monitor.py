@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, Iterable
 import click
 
 from fastns import netns
-from fastns._cli_base import JSON, complete_names, console, explain, printable, reference, say
+from fastns._cli_base import JSON, complete_names, console, explain, open_namespace, printable, say
 from fastns._cli_messages import plain, segments
-from fastns.iproute import NetNS
 from fastns.monitor import Lost, ResyncBegin, ResyncEnd
 from fastns.pool import identity, raise_descriptor_limit
 
@@ -155,8 +154,8 @@ class Source:
     def __init__(self, name: str, options: dict[str, Any]) -> None:
         self.name = name
         self.devices: dict[int, str] = {}
-        self.identity = identity(reference(name))
-        self.ns = NetNS(reference(name), flags=0)
+        self.identity = identity(name)
+        self.ns = open_namespace(name)
         try:
             self.events = self.ns.monitor(**options)
         except BaseException:

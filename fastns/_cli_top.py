@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 import time
 from collections import Counter
@@ -13,16 +15,18 @@ import click
 from fastns import netns
 from fastns._cli_base import (
     JSON,
+    RUN_DIR,
     complete_names,
     console,
-    explain,
     grid,
+    open_namespace,
     reference,
     stopped_by_signals,
     table,
 )
-from fastns._cli_lines import TABLES
 from fastns._cli_messages import IFF_LOOPBACK
+from fastns._cli_words import TABLES
+from fastns._watch import is_dead
 from fastns.pool import Pool, identity
 
 COUNTERS = ("rx_bytes", "tx_bytes", "rx_packets", "tx_packets")
@@ -76,19 +80,21 @@ class Looks:
         """What is there now, with the rates since the last time; None where there was none."""
         names = list(dict.fromkeys(self.names)) or sorted(netns.listnetns())
         pids = Counter(key for _, key in netns._process_namespaces())
-        found = self.pool.map(gather, [reference(name) for name in names])
+        found: dict[str, Any] = self.pool.map(gather, [name for name in names if name != "."])
+        if "." in names:
+            with open_namespace(".") as here:
+                found["."] = gather(here)
         self.pool.prune()
         before, self.seen = self.seen, {}
         rows = []
         for name in names:
-            result = found[reference(name)]
+            result = found[name]
             if isinstance(result, FileNotFoundError) and not self.names:
                 continue  # removed meanwhile
             row: dict[str, Any] = {"name": name, "state": "alive", **dict.fromkeys(COLUMNS)}
             rows.append(row)
             if isinstance(result, OSError):
-                gone = isinstance(result, FileNotFoundError)
-                row["state"] = "gone" if gone else explain(OSError(result.errno, result.strerror))
+                row["state"] = state(name, result)
                 continue
             if isinstance(result, Exception):
                 raise result
@@ -100,6 +106,15 @@ class Looks:
             if last is not None and last.identity == key:
                 row.update(rates(last, seen))
         return rows
+
+
+def state(name: str, error: OSError) -> str:
+    """In few words, why nothing can be said of a namespace."""
+    if isinstance(error, FileNotFoundError):
+        return "gone"
+    if error.errno == errno.EINVAL and is_dead(os.fsencode(os.path.join(RUN_DIR, name))):
+        return "dead"
+    return os.strerror(error.errno or 0)
 
 
 def gather(ns: Any) -> tuple[dict[str, int], dict[int, tuple[int, ...]]]:

@@ -311,3 +311,25 @@ def test_every_connection_is_drawn_once(lab: Lab) -> None:
     world = look(tuple(lab.names))
     assert _cli_map.dot(world, False).count(" -- ") == 9
     assert _cli_map.as_text(world, True).count("<->") == 10
+
+
+@pytest.mark.root
+def test_the_own_namespace_takes_no_privilege(netns: str) -> None:
+    """What it runs in may be looked at by whoever runs there, also where no namespace may be entered."""
+    need_tool("setpriv")
+    prefix = ["ip", "netns", "exec", netns]
+    if os.geteuid() == 0:
+        prefix += ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"]
+    shown = json.loads(run("map", "-f", "json", ".", prefix=prefix).stdout)
+    assert [link["name"] for link in shown[0]["links"]] == ["lo"]
+    (row,) = json.loads(run("top", ".", "--once", "--json", "-i", "0.1", prefix=prefix).stdout)["namespaces"]
+    assert (row["state"], row["links"]) == ("alive", 1)
+    assert "Operation not permitted" in run("top", netns, "--once", "-i", "0.1", prefix=prefix).stdout
+    with subprocess.Popen(
+        [*prefix, *COMMAND, "monitor", "--initial", "-n", "1"], stdout=subprocess.PIPE, text=True, env=ENV
+    ) as child:
+        while "that was" not in child.stdout.readline():
+            pass
+        ip("-n", netns, "link", "set", "lo", "up")
+        assert "lo #1 UP" in child.stdout.read()
+    assert child.returncode == 0

@@ -40,6 +40,8 @@ LAYERS = [
     "_cli_monitor",
     "_cli_messages",
     "_cli_lines",
+    "_cli_link_lines",
+    "_cli_words",
     "_cli_demo",
     "_cli_doctor",
     "_cli_rootless",
