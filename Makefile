@@ -41,7 +41,7 @@ coverage: $(VENV)/test
 	cp -r setup.py pyproject.toml README.md fastns tests build/coverage && rm -f build/coverage/fastns/*.so
 	cd build/coverage && FASTNS_COVERAGE=1 $(abspath $(BIN))/python setup.py -q build_ext --inplace
 	cd build/coverage && $(ROOTLESS:$(BIN)/%=$(abspath $(BIN))/%) $(abspath $(BIN))/python -m pytest -q \
-		tests/test_relay.py tests/test_policy.py tests/test_faults.py tests/test_monitor.py
+		tests/test_relay*.py tests/test_policy.py tests/test_faults.py tests/test_monitor.py
 	cd build/coverage && $(ROOTLESS:$(BIN)/%=$(abspath $(BIN))/%) $(abspath $(BIN))/python \
 		tests/fuzz/relaybuild.py build/temp*/fastns
 

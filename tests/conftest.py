@@ -15,6 +15,9 @@ from guard import leaks, look
 from hypothesis import HealthCheck, settings
 from isolation import RUN_DIR, STRICT, acquire, need_privilege, privilege, unavailable
 
+from fastns._core import RelayChannel
+from fastns.proxy import Proxy
+
 # A gate gives the same answer twice; everything else looks for what is new.
 SEED = int(os.environ.get("FASTNS_SEED") or (1 if STRICT else secrets.randbits(32)))
 
@@ -168,3 +171,17 @@ def ifname() -> Iterator[str]:
         yield name
     finally:
         subprocess.run(["ip", "link", "del", name], check=False, capture_output=True)
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    with Proxy() as made:
+        yield made
+
+
+@pytest.fixture
+def channel(proxy: Proxy) -> Iterator[RelayChannel]:
+    """A channel of `proxy` in the namespace of the session."""
+    made = proxy.open()
+    yield made
+    made.close()

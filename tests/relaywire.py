@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import struct
 import threading
@@ -150,3 +151,11 @@ class Storm:
         self.over.set()
         self.thread.join()
         signal.signal(signal.SIGUSR1, self.before)
+
+
+def ready(channel):
+    return bool(select.select([channel.fileno()], [], [], 0)[0])
+
+
+def wait_ready(channel):
+    assert select.select([channel.fileno()], [], [], WAIT)[0]

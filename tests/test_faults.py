@@ -43,13 +43,6 @@ from fastns import proxy as proxy_module
 from fastns.errors import ProxyError
 from fastns.proxy import Proxy
 
-
-@pytest.fixture
-def proxy():
-    with Proxy() as made:
-        yield made
-
-
 # -- the namespace goes
 
 
