@@ -160,7 +160,7 @@ def test_loops_of_pyroute2_end_where_its_own_code_decodes():
 
         def decode(self):
             own.decode(self)
-            self["attrs"][0].value
+            assert self["attrs"][0].value is not None
 
     names = ((1, "OWN", "own"), (2, "STRANGE", "strange"), (3, "ARRAY", "*uint32"))
     carrier = type("carrier", (nlmsg,), {"nla_map": names, "own": own, "strange": strange})
