@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import signal
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyroute2
 from pyroute2.netlink.rtnl import RTMGRP_DEFAULTS
@@ -46,6 +47,7 @@ __all__ = [
     "create_subprocess_shell",
 ]
 
+T = TypeVar("T")
 STREAM_LIMIT = 1 << 16
 LOAD_SLICE = 512
 
@@ -636,6 +638,14 @@ class AsyncNetNS(AsyncIPRoute):
 # ---- processes ------------------------------------------------------------------------------------------------
 
 
+class PipeProtocol(asyncio.StreamReaderProtocol):
+    """Closes the pipe at its end, as asyncio's transports do by themselves and uvloop's do not."""
+
+    def eof_received(self) -> bool:
+        super().eof_received()
+        return False
+
+
 class Process:
     """A process inside a namespace, with the interface of asyncio.subprocess.Process."""
 
@@ -655,20 +665,25 @@ class Process:
 
     async def _connect(self, limit: int) -> None:
         popen, loop = self._popen, self._loop
-        for name in ("stdout", "stderr"):
-            pipe = getattr(popen, name)
-            if pipe is not None:
-                reader = asyncio.StreamReader(limit=limit)
-                protocol = asyncio.StreamReaderProtocol(reader)
-                transport, _ = await loop.connect_read_pipe(lambda p=protocol: p, pipe)  # type: ignore[misc]
-                self._transports.append(transport)
-                setattr(self, name, reader)
-        if popen.stdin is not None:
-            sink, writer = await loop.connect_write_pipe(
-                lambda: asyncio.streams.FlowControlMixin(loop=loop), popen.stdin
-            )
-            self._transports.append(sink)
-            self.stdin = asyncio.StreamWriter(sink, writer, None, loop)
+        try:
+            for name in ("stdout", "stderr"):
+                pipe = getattr(popen, name)
+                if pipe is not None:
+                    reader = asyncio.StreamReader(limit=limit)
+                    protocol = PipeProtocol(reader)
+                    transport, _ = await loop.connect_read_pipe(lambda p=protocol: p, pipe)  # type: ignore[misc]
+                    self._transports.append(transport)
+                    setattr(self, name, reader)
+            if popen.stdin is not None:
+                sink, writer = await loop.connect_write_pipe(
+                    lambda: asyncio.streams.FlowControlMixin(loop=loop), popen.stdin
+                )
+                self._transports.append(sink)
+                self.stdin = asyncio.StreamWriter(sink, writer, None, loop)
+        except BaseException:  # no descriptor left, or the loop ends: nobody would hold the process
+            self._close()
+            discard(popen)
+            raise
         self._pidfd = os.pidfd_open(popen.pid)
         loop.add_reader(self._pidfd, self._reap)
 
@@ -689,7 +704,7 @@ class Process:
         async def feed() -> None:
             assert self.stdin is not None
             try:
-                if input is not None:
+                if input is not None and not self.stdin.is_closing():
                     self.stdin.write(input)
                 await self.stdin.drain()
             except (BrokenPipeError, ConnectionResetError):
@@ -706,18 +721,36 @@ class Process:
         self._close()
         return out, err
 
+    def _abandon(self) -> None:
+        self._close()
+        self._popen.kill()
+        self._reap()
+
     def _close(self) -> None:
         while self._transports:
             self._transports.pop().close()
 
-    def send_signal(self, signal: int) -> None:
-        self._popen.send_signal(signal)
+    def send_signal(self, number: int) -> None:
+        """ProcessLookupError when the process has ended and was waited for, as asyncio's."""
+        if self.returncode is not None:
+            raise ProcessLookupError(errno.ESRCH, "the process has ended")
+        self._popen.send_signal(number)
 
     def terminate(self) -> None:
-        self._popen.terminate()
+        self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        self._popen.kill()
+        self.send_signal(signal.SIGKILL)
+
+
+def discard(popen: NSPopen) -> None:
+    """Kill a process nobody asked for any more, and close its pipes."""
+    popen.kill()
+    popen.wait()
+    for pipe in (popen.stdin, popen.stdout, popen.stderr):
+        if pipe is not None:
+            with suppress(OSError):  # uvloop has closed the one it was about to connect
+                pipe.close()
 
 
 async def create_subprocess_exec(
@@ -732,16 +765,38 @@ async def create_subprocess_exec(
 ) -> Process:
     """asyncio.create_subprocess_exec inside the namespace `nsname`; `kwds` are NSPopen's.
 
-    The process is started in the loop's executor, so a slow fork does not hold the loop. Errors as NSPopen's.
+    Streams are of bytes. The process is started in the loop's executor, so a slow fork does not hold the loop; when
+    the caller is cancelled meanwhile the process is killed. Errors as NSPopen's; ValueError for what asks for text, a
+    shell or a buffer.
     """
+    for name in ("text", "universal_newlines", "encoding", "errors", "shell", "bufsize"):
+        if kwds.get(name):
+            raise ValueError(f"{name}={kwds[name]!r}: a process of asyncio has neither text, nor a shell, nor a buffer")
+        kwds.pop(name, None)
     loop = asyncio.get_running_loop()
 
     def start() -> NSPopen:
         return NSPopen(nsname, [program, *args], stdin=stdin, stdout=stdout, stderr=stderr, bufsize=0, **kwds)
 
-    process = Process(await loop.run_in_executor(None, start), loop)
-    await process._connect(limit)
+    started = loop.run_in_executor(None, start)
+    process = Process(await unless_cancelled(started, discard), loop)
+    connected = asyncio.ensure_future(process._connect(limit))
+    await unless_cancelled(connected, lambda _: process._abandon())
     return process
+
+
+async def unless_cancelled(future: asyncio.Future[T], undo: Callable[[T], None]) -> T:
+    """The result of the future; when the caller is cancelled first, `undo` gets it, as soon as it is there."""
+
+    def late(future: asyncio.Future[T]) -> None:
+        if not future.cancelled() and future.exception() is None:
+            undo(future.result())
+
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        future.add_done_callback(late)
+        raise
 
 
 async def create_subprocess_shell(nsname: Any, cmd: str, **kwds: Any) -> Process:

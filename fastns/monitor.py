@@ -140,6 +140,7 @@ class Monitor:
             raise
         self._lock = threading.Lock()
         self._waiting = 0
+        self._sleepers: set[asyncio.Future[None]] = set()  # tasks that wait, on one loop
         self._poller: Any = None
         self._reading: asyncio.Future[None] | None = None
         self._closed = False
@@ -308,28 +309,31 @@ class Monitor:
                 self._release()
 
     async def _wait_async(self, loop: asyncio.AbstractEventLoop) -> None:
-        ready = loop.create_future()
-
-        def wake() -> None:
-            if not ready.done():
-                ready.set_result(None)
-
+        ready: asyncio.Future[None] = loop.create_future()
         timeout = None if self._due is None else max(self._due - time.monotonic(), 0)
         with self._lock:
             if self._closed:
                 return
             self._waiting += 1
         fds = (self._transport.fileno(), self._wake[0])
+        self._sleepers.add(ready)
         try:
             for fd in fds:
-                loop.add_reader(fd, wake)
+                loop.add_reader(fd, self._wake_sleepers)
             await asyncio.wait([ready], timeout=timeout)
         finally:
-            for fd in fds:
-                loop.remove_reader(fd)
+            self._sleepers.discard(ready)
+            if not self._sleepers:
+                for fd in fds:
+                    loop.remove_reader(fd)
             with self._lock:
                 self._waiting -= 1
                 self._release()
+
+    def _wake_sleepers(self) -> None:
+        for ready in self._sleepers:
+            if not ready.done():
+                ready.set_result(None)
 
     def fileno(self) -> int:
         """A descriptor that is readable when an event waits; for `get(0)`. Re-dumps have their own time."""

@@ -15,7 +15,8 @@ from subprocess import DEVNULL, PIPE
 import pyroute2
 import pytest
 from isolation import needs_tun
-from test_iproute import FakeKernel, done, plain, route
+from test_engine import FakeKernel, done, route
+from test_iproute import plain
 
 from fastns import BatchError, NetlinkError, NetNS, ResyncBegin, ResyncEnd
 from fastns import netns as netns_module
@@ -454,3 +455,56 @@ def test_a_loop_closed_under_its_waiters():
         second.close()
         left._log_destroy_pending = False
         ipr.close()
+
+
+@pytest.mark.root
+def test_a_process_whose_start_is_cancelled_does_not_live_on(netns, run):
+    """At whatever moment of its start; the guard finds children and descriptors that are left."""
+
+    async def main():
+        for turns in range(40):
+            starting = asyncio.ensure_future(
+                create_subprocess_exec(netns, "sleep", "600", stdin=PIPE, stdout=PIPE, stderr=PIPE)
+            )
+            for _ in range(turns):
+                await asyncio.sleep(0.0002)
+            starting.cancel()
+            try:
+                process = await starting
+            except asyncio.CancelledError:
+                continue
+            process.kill()
+            await process.communicate()
+        await asyncio.sleep(0)
+
+    run(main())
+
+
+@pytest.mark.root
+def test_what_a_process_of_asyncio_is_not(netns, run):
+    async def main():
+        for option in ({"text": True}, {"encoding": "utf-8"}, {"bufsize": 4096}, {"shell": True}):
+            with pytest.raises(ValueError, match=next(iter(option))):
+                await create_subprocess_exec(netns, "true", **option)
+        process = await create_subprocess_exec(netns, "true", stdin=PIPE, stdout=PIPE)
+        assert [line async for line in process.stdout] == [] and await process.wait() == 0
+        with pytest.raises(ProcessLookupError):
+            process.kill()
+        assert await process.communicate(b"too late") == (b"", None)
+
+    run(main())
+
+
+@pytest.mark.root
+def test_two_tasks_read_one_monitor(netns, transport, run):
+    async def main():
+        async with AsyncNetNS(netns, transport=transport) as ns, ns.monitor(groups=1) as monitor:
+            readers = [asyncio.ensure_future(monitor.__anext__()) for _ in range(3)]
+            await asyncio.sleep(0.05)
+            for _ in range(3):
+                await ns.link("set", index=1, state="up")
+                await ns.link("set", index=1, state="down")
+            events = await asyncio.wait_for(asyncio.gather(*readers), 30)
+            assert {event["event"] for event in events} == {"RTM_NEWLINK"}
+
+    run(main())
