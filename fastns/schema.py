@@ -274,8 +274,8 @@ def _reduce(cls: LazyType) -> tuple[Any, ...]:
 copyreg.pickle(LazyType, _reduce)
 
 
-def _make_lazy(cls: type) -> Any:
-    space = dict(_codec.LAZY_METHODS)
+def _make_lazy(cls: type, methods: dict[str, Any] = _codec.LAZY_METHODS) -> Any:
+    space = dict(methods)
     space.update(
         __slots__=(),
         __module__=cls.__module__,
@@ -295,19 +295,7 @@ def lazy_class(cls: type[nlmsg_base]) -> Any:
     return _codec.plan(cls).lazy
 
 
-def _make_slot() -> Any:
-    space = dict(_codec.SLOT_METHODS)
-    space.update(
-        __slots__=(),
-        __module__=nla_slot.__module__,
-        __qualname__=nla_slot.__qualname__,
-        __doc__=nla_slot.__doc__,
-        _original=nla_slot,
-    )
-    return LazyType(nla_slot.__name__, (nla_slot,), space)
-
-
-_codec.setup(schema, _make_lazy, LazyType, _make_slot(), _lock)
+_codec.setup(schema, _make_lazy, LazyType, _make_lazy(nla_slot, _codec.SLOT_METHODS), _lock)
 
 
 class _FastMarshal:
