@@ -41,7 +41,8 @@ cdef class RelayChannel:
             lx.close(self.fd)
             self.fd = -1
         if self.map != NULL:
-            if self.owner == lx.getpid():     # MADV_DONTFORK: in a forked child something else may be there
+            # MADV_DONTFORK: in a forked child something else may be there
+            if self.owner == lx.getpid() and (self.client is None or not self.client.keep(self)):
                 lx.munmap(self.map, self.map_len)
             self.map = NULL
 
@@ -369,26 +370,33 @@ cdef int memfd_filled(const void *data, ssize_t len, object filename) except -1:
     return fd
 
 
-cdef RelayChannel channel_make(RelayClient client, int sock, int memfd, fns_reply *reply, object filename):
+cdef RelayChannel channel_make(RelayClient client, int sock, int memfd, void *spare, size_t spare_len, fns_reply *reply,
+                               object filename):
     cdef RelayChannel channel = RelayChannel.__new__(RelayChannel)
     cdef int err = 0
     channel.fd = sock
     channel.client = client
     channel.filename = filename
     channel.number = reply.chan
-    if sock < 0 or memfd < 0 or reply.size > FNS_RING_MAX:
+    if spare != NULL and memfd < 0 and spare_len == FNS_RING_HEADER + reply.size:
+        channel.map = spare
+        channel.map_len = spare_len
+    elif spare != NULL:
+        lx.munmap(spare, spare_len)
+    if sock < 0 or (memfd < 0 and channel.map == NULL) or reply.size > FNS_RING_MAX:
         err = lx.EPROTO
-    else:
+    elif channel.map == NULL:
         channel.map_len = FNS_RING_HEADER + reply.size
         channel.map = lx.mmap(NULL, channel.map_len, lx.PROT_READ | lx.PROT_WRITE, lx.MAP_SHARED, memfd, 0)
         if channel.map == lx.MAP_FAILED:
             channel.map = NULL
             err = lx.errno
+        else:
+            lx.madvise(channel.map, channel.map_len, lx.MADV_DONTFORK)    # a forked child has no business there
     if memfd >= 0:
         lx.close(memfd)
     if err:
         raise os_error(err, "mmap", filename)
-    lx.madvise(channel.map, channel.map_len, lx.MADV_DONTFORK)    # a forked child has no business there
     if fns_ring_attach(&channel.reader, channel.map, channel.map_len) < 0:
         raise proxy_error(lx.EPROTO, "open: the ring is corrupted", None)
     channel.is_closed = False

@@ -24,7 +24,7 @@
 
 enum { PUMP_DATAGRAMS = 128, PUMP_BYTES = 256 * 1024, BELL_BYTES = 16 * 1024 };
 enum { RESET_BYTES = 16 * 1024, TRIM_BYTES = 1024 * 1024, TRIM_ALIGN = 64 * 1024 };
-enum { DATAGRAM_USUAL = 256 * 1024, EVENTS = 64, MESSAGES = 16 };
+enum { DATAGRAM_USUAL = 256 * 1024, EVENTS = 64, MESSAGES = 16, SPARES = 4 };
 
 struct fns_proxy proxy;
 union fns_control control;
@@ -64,6 +64,58 @@ ssize_t fns_receive(int sock, void *buf, size_t size, struct fds *fds)
 
 /* ---- The ring --------------------------------------------------------------------------------------- */
 
+/* The rings of the channels closed last, for the next ones: making a ring and mapping it on both sides is a quarter of
+ * what opening and closing a channel costs. The caller had them mapped before, so it learns nothing new from them. */
+static struct { void *map; uint64_t size; uint32_t number; } spares[SPARES];
+static uint32_t spares_next;
+
+void fns_ring_start(struct chan *c, void *map, uint64_t size)
+{
+    c->ring = map;
+    c->data = (uint8_t *)map + FNS_RING_HEADER;
+    c->size = size;
+    memset(c->ring, 0, sizeof(*c->ring));
+    c->ring->magic = FNS_MAGIC;
+    c->ring->size = size;
+    atomic_store(&c->ring->bell, 1);
+}
+
+/* Gives the pages of a burst back. */
+static void ring_trim(struct chan *c)
+{
+    if (c->high >= TRIM_BYTES) {
+        uint64_t keep = TRIM_ALIGN, end = c->high & ~(uint64_t)(TRIM_ALIGN - 1);
+        (void)madvise((uint8_t *)c->ring + keep, end - keep, MADV_REMOVE);
+        c->high = 0;
+    }
+}
+
+static void ring_spare(struct chan *c)
+{
+    uint32_t at = spares_next++ % SPARES;
+
+    ring_trim(c);
+    if (spares[at].map != NULL)
+        munmap(spares[at].map, FNS_RING_HEADER + spares[at].size);
+    spares[at].map = c->ring;
+    spares[at].size = c->size;
+    spares[at].number = chan_number(c);
+    c->ring = NULL;
+}
+
+/* Gives c the ring of that closed channel. 0: there is none of that size. */
+int fns_ring_again(struct chan *c, uint32_t number, uint64_t size)
+{
+    for (uint32_t i = 0; i < SPARES; i++) {
+        if (spares[i].map != NULL && spares[i].number == number && spares[i].size == size) {
+            fns_ring_start(c, spares[i].map, size);
+            spares[i].map = NULL;
+            return 1;
+        }
+    }
+    return 0;
+}
+
 /* Reads how far the caller has come. 0, or -1 when that is nowhere it could be. */
 static int ring_update(struct chan *c)
 {
@@ -73,12 +125,8 @@ static int ring_update(struct chan *c)
         return -1;
     c->tail = tail;
     if (tail == c->head && c->head - c->base >= RESET_BYTES) {
-        /* Empty: start again at the first page, and give a burst's pages back. */
-        if (c->high >= TRIM_BYTES) {
-            uint64_t keep = TRIM_ALIGN, end = c->high & ~(uint64_t)(TRIM_ALIGN - 1);
-            (void)madvise((uint8_t *)c->ring + keep, end - keep, MADV_REMOVE);
-            c->high = 0;
-        }
+        /* Empty: start again at the first page. */
+        ring_trim(c);
         c->base = c->head;
         atomic_store_explicit(&c->ring->base, c->base, memory_order_relaxed);
     }
@@ -176,8 +224,7 @@ void fns_chan_close(struct chan *c)
     close_fd(&c->sock);      /* closing takes both out of the epoll set: nobody else has these two */
     close_fd(&c->netlink);
     close_fd(&c->nsfd);
-    munmap(c->ring, FNS_RING_HEADER + c->size);
-    c->ring = NULL;
+    ring_spare(c);
     proxy.stats[FNS_STAT_CHANNELS]--;
 }
 

@@ -74,6 +74,7 @@ struct fns_open {     /* follows the header of FNS_OPEN; a name, one descriptor 
     uint32_t rcvbuf, sndbuf;   /* bytes, 0: the kernel's default */
     uint32_t ring_size;        /* bytes, rounded up to a power of two */
     uint32_t name_len;         /* 0: a namespace descriptor comes with the message */
+    uint32_t spare;            /* a closed channel whose ring the caller still has mapped, to be used again; or 0 */
 };
 
 struct fns_reply {
@@ -84,7 +85,7 @@ struct fns_reply {
     uint32_t chan;
     uint32_t len;     /* bytes that follow */
     uint32_t a, b;    /* portid and groups; ring size */
-    uint64_t size;
+    uint64_t size;    /* of the ring, whose descriptor is the second one; with one only it is the spare ring */
 };
 
 #define FNS_REPLY_MAX (sizeof(struct fns_reply) + FNS_OPT_MAX)

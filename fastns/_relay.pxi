@@ -19,7 +19,7 @@ cdef extern from "_relay.h" nogil:
         int32_t a, b
     struct fns_open:
         int32_t family
-        uint32_t flags, portid, groups, rcvbuf, sndbuf, ring_size, name_len
+        uint32_t flags, portid, groups, rcvbuf, sndbuf, ring_size, name_len, spare
     struct fns_reply:
         uint32_t op, id
         int32_t err
@@ -30,8 +30,10 @@ cdef extern from "_relay.h" nogil:
     struct fns_error:
         int32_t err
         uint32_t detail
-    struct fns_reader:
+    struct fns_ring:
         pass
+    struct fns_reader:
+        fns_ring *ring
     struct fns_config:
         int control
         int parent
@@ -171,6 +173,9 @@ cdef class RelayClient:
     cdef bint died              # by itself, before close()
     cdef uint32_t last_id
     cdef object lock            # re-entrant: a signal handler may make a request during one
+    cdef void *spare            # the mapped ring of the channel closed last
+    cdef size_t spare_len
+    cdef uint32_t spare_number
     cdef set waiting            # numbers of requests under way
     cdef dict early             # replies that arrived while another was waited for
     cdef object __weakref__
@@ -249,6 +254,7 @@ cdef class RelayClient:
             lx.close(self.fd)
             self.fd = -1
         self.drop()
+        self.forget()
         if not self.reaped and self.owner == lx.getpid():
             unreaped_add(self.pid)
 
@@ -422,6 +428,8 @@ cdef class RelayClient:
         cdef fns_reply reply
         cdef bytearray data = bytearray(sizeof(spec))
         cdef int fds[2]
+        cdef void *spare
+        cdef size_t spare_len
         memset(&request, 0, sizeof(request))
         memset(&spec, 0, sizeof(spec))
         request.op = FNS_OPEN
@@ -443,16 +451,40 @@ cdef class RelayClient:
                 raise ValueError(f"{filename!r} cannot be the name of a namespace")
             spec.name_len = <uint32_t> len(name)
             nsfd = -1
+        spare = self.spare
+        self.spare = NULL                    # ours from here on, whoever else opens meanwhile
+        if spare != NULL:
+            spec.spare = self.spare_number
+        spare_len = self.spare_len
         memcpy(<char *> data, &spec, sizeof(spec))
         if name is not None:
             data += name
         try:
             self.call(&request, data, len(data), nsfd, &reply, NULL, fds)
-        except OSError as error:
+        except BaseException as error:
+            if spare != NULL:
+                lx.munmap(spare, spare_len)
+            if not isinstance(error, OSError):
+                raise
             if error.errno is not None and error.filename is None and type(error).__module__ == "builtins":
                 raise OSError(error.errno, error.strerror, filename) from None
             raise
-        return channel_make(self, fds[0], fds[1], &reply, filename)
+        return channel_make(self, fds[0], fds[1], spare, spare_len, &reply, filename)
+
+    cdef bint keep(self, RelayChannel channel) noexcept:
+        """Whether the ring of a channel being closed is kept for the next one."""
+        if self.fd < 0 or channel.reader.ring == NULL:
+            return False
+        self.forget()
+        self.spare = channel.map
+        self.spare_len = channel.map_len
+        self.spare_number = channel.number
+        return True
+
+    cdef void forget(self) noexcept:
+        if self.spare != NULL and self.owner == lx.getpid():
+            lx.munmap(self.spare, self.spare_len)
+        self.spare = NULL
 
     def stats(self):
         """What the proxy has counted since it started, by name."""
@@ -472,6 +504,7 @@ cdef class RelayClient:
             return
         self.died = self.owner == lx.getpid() and self.hung_up()
         self.fd = -1
+        self.forget()
         if self.owner != lx.getpid():
             lx.close(fd)
             return

@@ -183,12 +183,7 @@ static int ring_create(struct chan *c, uint64_t size, struct failure *f)
     } else if ((map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)) == MAP_FAILED) {
         failed(f, FNS_AT_MMAP, errno);
     } else {
-        c->ring = map;
-        c->data = (uint8_t *)map + FNS_RING_HEADER;
-        c->size = size;
-        c->ring->magic = FNS_MAGIC;
-        c->ring->size = size;
-        atomic_store(&c->ring->bell, 1);
+        fns_ring_start(c, map, size);
         return fd;
     }
     close(fd);
@@ -209,13 +204,20 @@ static int chan_watch(struct chan *c, struct failure *f)
 }
 
 /* Closed channels whose end of file the loop has not come to yet still hold a place and descriptors. */
+static void chan_sweep(struct chan *c)
+{
+    struct pollfd p = {c->sock, 0, 0};
+
+    /* What it sent before is done first. */
+    if (p.fd >= 0 && poll(&p, 1, 0) == 1 && (p.revents & (POLLHUP | POLLERR)) != 0)
+        while (c->sock >= 0)
+            fns_chan_messages(c);
+}
+
 static void chans_sweep(void)
 {
-    for (uint32_t i = 0; i < proxy.high; i++) {
-        struct pollfd p = {proxy.chans[i].sock, 0, 0};
-        if (p.fd >= 0 && poll(&p, 1, 0) == 1 && (p.revents & (POLLHUP | POLLERR)) != 0)
-            fns_chan_close(&proxy.chans[i]);
-    }
+    for (uint32_t i = 0; i < proxy.high; i++)
+        chan_sweep(&proxy.chans[i]);
 }
 
 static struct chan *chan_free(void)
@@ -227,6 +229,17 @@ static struct chan *chan_free(void)
         return NULL;
     proxy.chans[proxy.high].sock = proxy.chans[proxy.high].netlink = -1;
     return &proxy.chans[proxy.high++];
+}
+
+/* The ring of a channel: a spare one, *memfd stays -1, or a new one. */
+static int ring_get(struct chan *c, const struct fns_open *o, int *memfd, struct failure *f)
+{
+    uint64_t size = ring_size(o->ring_size);
+
+    if (o->spare != 0 && fns_ring_again(c, o->spare, size))
+        return 0;
+    *memfd = ring_create(c, size, f);
+    return *memfd < 0 ? -1 : 0;
 }
 
 /* A new channel around a netlink socket that is now its own. On success pair[] and *memfd are the caller's. */
@@ -254,8 +267,7 @@ static struct chan *chan_create(int netlink, const struct fns_open *o, int pair[
             failed(f, FNS_AT_SOCKETPAIR, errno);
         } else {
             c->portid = portid;
-            *memfd = ring_create(c, ring_size(o->ring_size), f);
-            if (*memfd >= 0) {
+            if (ring_get(c, o, memfd, f) == 0) {
                 int size = 2 * (int)FNS_INLINE_MAX;
                 c->sock = pair[0];
                 pair[0] = -1;
@@ -331,6 +343,9 @@ static void op_open(const struct fns_request *rq, const uint8_t *payload, struct
         failed(f, FNS_AT_POLICY, EACCES);
         return;
     }
+    c = o.spare != 0 ? chan_find(o.spare) : NULL;
+    if (c != NULL)
+        chan_sweep(c);
     for (int attempt = 0;; attempt++) {
         f->err = 0;
         if (o.name_len != 0)
@@ -359,7 +374,7 @@ static void op_open(const struct fns_request *rq, const uint8_t *payload, struct
         return;
     proxy.reply.fd[0] = pair[1];
     proxy.reply.fd[1] = memfd;
-    proxy.reply.head.chan = chan_index(c) | (c->generation << 16);
+    proxy.reply.head.chan = chan_number(c);
     proxy.reply.head.a = c->portid;
     proxy.reply.head.size = c->size;
 }

@@ -113,9 +113,16 @@ static inline uint32_t chan_index(const struct chan *c)
     return (uint32_t)(c - proxy.chans);
 }
 
+static inline uint32_t chan_number(const struct chan *c)
+{
+    return chan_index(c) | c->generation << 16;
+}
+
 ssize_t fns_receive(int sock, void *buf, size_t size, struct fds *fds);
 void fns_chan_messages(struct chan *c);
 void fns_chan_close(struct chan *c);
+void fns_ring_start(struct chan *c, void *map, uint64_t size);
+int fns_ring_again(struct chan *c, uint32_t number, uint64_t size);
 int fns_control_message(void);
 int fns_reply_send(void);
 int fns_reply_finish(void);

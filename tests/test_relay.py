@@ -355,6 +355,53 @@ def test_idle_ring_costs_few_pages(proxy):
         channel.close()
 
 
+def rings(pid):
+    with open(f"/proc/{pid}/maps") as file:
+        return {line.split()[0] for line in file if "fastns-ring" in line}
+
+
+@pytest.mark.root
+def test_ring_of_a_closed_channel_is_used_again(proxy, netns_pair):
+    """By the next channel, from its beginning, wherever that is; what the closed one had sent is done all the same."""
+    first, second = netns_pair
+    channel = proxy.open(first)
+    for number in range(50):
+        channel.send(get_link(seq=number))
+    before = rings(proxy.pid), rings(os.getpid())
+    channel.send(message(SETLINK, REQUEST, link_body(1, 1, 1)))
+    channel.close()
+    for name in (second, first, second, first):
+        channel = proxy.open(name)
+        assert (rings(proxy.pid), rings(os.getpid())) == before
+        with pytest.raises(TimeoutError):
+            channel.recv(0)
+        (answer,) = dump(channel, GETLINK, link_body())
+        assert struct.unpack_from("=I", answer[1], 8)[0] & 1 == (name == first)  # IFF_UP
+        channel.close()
+    channel = proxy.open(first, ring_size=65536)  # another size: another ring
+    assert rings(proxy.pid) > before[0]
+    assert len(dump(channel, GETLINK, link_body())) == 1
+    channel.close()
+
+
+def test_rings_kept_for_later_are_few(proxy):
+    before = rings(os.getpid())
+    for count in (1, 20, 50):
+        channels = [proxy.open() for _ in range(count)]
+        for channel in channels:
+            channel.send(get_link())
+            channel.recv(WAIT)
+            channel.close()
+        proxy.open().close()
+        end = time.monotonic() + WAIT
+        while len(rings(proxy.pid)) > 4 and time.monotonic() < end:
+            time.sleep(0.01)
+        assert len(rings(proxy.pid)) <= 4
+        assert len(rings(os.getpid()) - before) <= 1
+    proxy.close()
+    assert rings(os.getpid()) == before
+
+
 @pytest.mark.root
 def test_pages_of_a_burst_are_given_back(proxy, netns):
     events = proxy.open(netns, groups=ROUTE_GROUP)

@@ -68,7 +68,7 @@ static void hostile_control(struct client *c)
     struct fns_open o = {.family = (int32_t)rnd(34), .flags = rnd(20), .portid = rnd(4) == 0 ? rnd(1000) : 0,
                          .groups = rnd(4) == 0 ? rnd(0xffffffff) : 0, .rcvbuf = odd_number(), .sndbuf = odd_number(),
                          .ring_size = rnd(2) ? odd_number() % (64u << 20) : odd_number(),
-                         .name_len = rnd(3) == 0 ? odd_number() : 0};
+                         .name_len = rnd(3) == 0 ? odd_number() : 0, .spare = rnd(6) | (rnd(40) << 16)};
     int fds[3], count = (int)rnd(4);
     size_t len = sizeof(rq);
 
