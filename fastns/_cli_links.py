@@ -221,12 +221,17 @@ def join(link: Link, other: Link) -> None:
 
 def find(namespace: Namespace, link: Link, known: list[Namespace]) -> Namespace | None:
     """Which namespace the id of a link means: those that could be it are asked for until one has that id."""
+    candidates = []
     for other in known:
-        if other.fd < 0 or other.number in namespace.asked:
-            continue
         end = other.by_index.get(link.link or 0)
-        if end is None or (link.kind in SYMMETRIC and (end.kind != link.kind or end.link != link.index)):
+        if end is None or other.fd < 0 or other.number in namespace.asked:
             continue
+        if link.kind not in SYMMETRIC or (end.kind == link.kind and end.link == link.index):
+            candidates.append((other, end))
+    if len(candidates) > 1:
+        address = address_there(namespace, link)
+        candidates.sort(key=lambda candidate: candidate[1].address != address)
+    for other, _ in candidates:
         namespace.asked.add(other.number)
         answer = namespace.handle.get_netnsid(fd=other.fd)["nsid"]
         if answer is not None and 0 <= answer < 1 << 31:
@@ -234,3 +239,13 @@ def find(namespace: Namespace, link: Link, known: list[Namespace]) -> Namespace 
         if answer == link.nsid:
             return other
     return None
+
+
+def address_there(namespace: Namespace, link: Link) -> str | None:
+    """The hardware address of the other end, which says who is asked for first. None where one may not look."""
+    try:
+        (end,) = namespace.handle.link("get", index=link.link, if_netnsid=link.nsid)
+    except OSError:
+        return None
+    address: str | None = end.get("address")
+    return address
