@@ -22,7 +22,7 @@
 #define MADV_REMOVE 9
 #endif
 
-enum { PUMP_DATAGRAMS = 128, PUMP_BYTES = 256 * 1024, BELL_BYTES = 16 * 1024 };
+enum { PUMP_DATAGRAMS = 128, PUMP_BYTES = 256 * 1024, BELL_BYTES = 64 * 1024 };
 enum { RESET_BYTES = 16 * 1024, TRIM_BYTES = 1024 * 1024, TRIM_ALIGN = 64 * 1024 };
 enum { DATAGRAM_USUAL = 256 * 1024, EVENTS = 64, MESSAGES = 16, SPARES = 4 };
 
@@ -124,9 +124,15 @@ static int ring_update(struct chan *c)
     if (tail - c->tail > c->head - c->tail || (tail & 7u) != 0)
         return -1;
     c->tail = tail;
-    if (tail == c->head && c->head - c->base >= RESET_BYTES) {
-        /* Empty: start again at the first page. */
+    if (tail != c->head)
+        return 0;
+    /* Empty. Such bursts may go on, and a new page costs more than what is copied into it. */
+    if (c->head - c->emptied[1] < c->high / 4)
         ring_trim(c);
+    c->emptied[1] = c->emptied[0];
+    c->emptied[0] = c->head;
+    if (c->head - c->base >= RESET_BYTES) {
+        /* Start again at the first page. */
         c->base = c->head;
         atomic_store_explicit(&c->ring->base, c->base, memory_order_relaxed);
     }

@@ -35,6 +35,7 @@ struct chan {
     struct fns_ring *ring;
     uint8_t *data;
     uint64_t size, head, base, tail, high;
+    uint64_t emptied[2];     /* head when the ring was seen empty the last time, and the time before */
     struct { uint32_t type; struct fns_error error; } errors[PENDING_MAX];
 };
 
