@@ -3,10 +3,9 @@
 import importlib as _importlib
 import os as _os
 import types as _types
-from typing import TYPE_CHECKING as _TYPE_CHECKING
-from typing import Any as _Any
+import typing as _typing
 
-if _TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from fastns import netns
     from fastns.aio import AsyncIPRoute, AsyncNetNS
     from fastns.errors import BatchError, NetlinkDecodeError, NetlinkDumpInterrupted, NetlinkError, ProxyError
@@ -56,14 +55,16 @@ _HOMES = {
 _NAMES = {name: module for module, names in _HOMES.items() for name in names.split()}
 
 
-def __getattr__(name: str) -> _Any:
-    if name in _HOMES:
-        return _importlib.import_module(f"fastns.{name}")
-    if name not in _NAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(_importlib.import_module(f"fastns.{_NAMES[name]}"), name)
-    globals()[name] = value
-    return value
+if not _typing.TYPE_CHECKING:  # to a type checker every name would exist
+
+    def __getattr__(name: str) -> _typing.Any:
+        if name in _HOMES:
+            return _importlib.import_module(f"fastns.{name}")
+        if name not in _NAMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(_importlib.import_module(f"fastns.{_NAMES[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

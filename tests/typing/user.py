@@ -177,3 +177,4 @@ def database() -> None:
     fastns.install()
     fastns.uninstall()
     assert_type(fastns.__version__, str)
+    print(fastns.no_such_name)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
