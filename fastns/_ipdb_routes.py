@@ -16,17 +16,8 @@ from pyroute2.netlink.rtnl import encap_type, rt_proto, rt_scope, rt_type
 from pyroute2.netlink.rtnl.rtmsg import IP6_RT_PRIO_USER, rtmsg
 
 from fastns._ipdb_links import Interface
-from fastns._ipdb_records import (
-    TABLE_MAIN,
-    NextHopSet,
-    Record,
-    Transaction,
-    _encap,
-    _Journal,
-    _labels,
-    _Nested,
-    _network,
-)
+from fastns._ipdb_records import TABLE_MAIN, Record, Transaction, _Journal, _Nested
+from fastns._ipdb_values import NextHopSet, _encap, _labels, _network
 
 if TYPE_CHECKING:
     from fastns.ipdb import IPDB

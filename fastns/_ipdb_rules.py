@@ -10,7 +10,8 @@ from pyroute2.ipdb import CommitException
 from pyroute2.netlink import nlmsg_base
 from pyroute2.netlink.rtnl.fibmsg import FR_ACT_NAMES, fibmsg
 
-from fastns._ipdb_records import Record, Stable, Transaction, _Journal, _network, _prefixlen
+from fastns._ipdb_records import Record, Transaction, _Journal
+from fastns._ipdb_values import Stable, _network, _prefixlen
 
 if TYPE_CHECKING:
     from fastns.ipdb import IPDB

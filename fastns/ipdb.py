@@ -46,7 +46,8 @@ from pyroute2.ipdb import CommitException, CreateException
 from pyroute2.netlink.rtnl import RTMGRP_DEFAULTS
 
 from fastns._ipdb_events import Watchdog, _EventQueue, _open_stream, _Reader, _serve_callbacks
-from fastns._ipdb_links import Interface, Interfaces, _address_of, _View
+from fastns._ipdb_interfaces import Interfaces, _View
+from fastns._ipdb_links import Interface, _address_of
 from fastns._ipdb_records import (
     AF_BRIDGE,
     IFF_UP,
@@ -54,10 +55,7 @@ from fastns._ipdb_records import (
     SETTLE_TIMEOUT,
     SYNC_TIMEOUT,
     TABLE_LOCAL,
-    AddressSet,
-    LinkedSet,
     PartialCommitException,
-    Stable,
     Transaction,
     _Journal,
     _mix,
@@ -65,6 +63,7 @@ from fastns._ipdb_records import (
 )
 from fastns._ipdb_routes import Route, Routes, _route_fields
 from fastns._ipdb_rules import Rules
+from fastns._ipdb_values import AddressSet, LinkedSet, Stable
 
 __all__ = ["IPDB", "CommitException", "CreateException", "PartialCommitException"]
 
