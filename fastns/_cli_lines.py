@@ -101,7 +101,8 @@ def parse_json(text: str, lookup: Lookup) -> Item:
         raise ValueError(f"{method!r} is no method of a batch")
     if not isinstance(command, str):
         raise ValueError(f"the command {command!r} is no text")
-    for hop in [arguments, *(h for h in arguments.get("multipath") or () if isinstance(h, dict))]:
+    hops = arguments.get("multipath")
+    for hop in [arguments, *(h for h in hops if isinstance(h, dict))] if isinstance(hops, list) else [arguments]:
         for key in DEVICES:
             if isinstance(hop.get(key), str):
                 hop[key] = lookup(hop[key])

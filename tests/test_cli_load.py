@@ -8,7 +8,7 @@ import subprocess
 from typing import Any
 
 import pytest
-from cli import Background, Terminal, ip, run, wait_for
+from cli import COMMAND, ENV, Background, Terminal, ip, run, wait_for
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -262,6 +262,36 @@ def test_no_line_does_anything_but_parse_or_name_what_is_wrong(words: list[str])
         assert str(error)
     else:
         assert item is None or (isinstance(item[0], str) and isinstance(item[2], dict))
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from(["multipath", "oif", "dst", "index"]), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from(["route", "link", "rm", 7, None]), values, values)
+def test_no_json_line_does_either(method: Any, command: Any, arguments: Any) -> None:
+    text = json.dumps([method, command, arguments])
+    try:
+        item = _cli_lines.parse(text, lambda device: 7)
+    except ValueError as error:
+        assert str(error)
+    else:
+        assert item is not None and isinstance(item[2], dict)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("line", ["link add \0 type veth", "route add 10.0.0.0/8 dev \0", "link add \udc80 type ifb",
+                                  "route add 10.0.0.0/8 dev \udc80", "link set lo netns \0", 'link add "', "link set lo alias"])  # fmt: skip
+def test_strange_lines_are_told_and_left_out(netns: str, line: str) -> None:
+    text = f"{line}\nroute add blackhole 10.0.0.1\n".encode(errors="surrogateescape")
+    done = subprocess.run([*COMMAND, "load", netns, "-"], input=text, capture_output=True, env=ENV, check=False)
+    assert b"Traceback" not in done.stderr
+    assert (done.returncode, done.stdout[:19]) == (1, b"1 applied, 1 failed"), done
+    assert b"-:1: " in done.stderr
 
 
 @pytest.mark.root
