@@ -774,6 +774,14 @@ def test_the_callers_namespace_never_changes(netns, transport):
     assert os.readlink("/proc/thread-self/ns/net") == before
 
 
+def test_an_error_at_the_end_of_a_dump_is_raised(netns, transport):
+    with IPRoute(netns=netns, transport=transport) as ipr:
+        for ask in (lambda: ipr.get_rules(family=99), lambda: ipr.table("rule", family=99)):
+            with pytest.raises(NetlinkError) as caught:
+                ask()
+            assert caught.value.errno == errno.EAFNOSUPPORT
+
+
 def test_a_handle_without_a_name_lives_as_long_as_what_came_of_it(netns, transport, monkeypatch):
     """What a request, a monitor or a method of it still needs it keeps; then it is closed at once, with its warning."""
 
