@@ -64,7 +64,7 @@ ssize_t fns_receive(int sock, void *buf, size_t size, struct fds *fds)
 
 /* ---- The ring --------------------------------------------------------------------------------------- */
 
-/* The rings of the channels closed last, for the next ones: making a ring and mapping it on both sides is a quarter of
+/* The rings of the channels closed last, for the next ones: making a ring and mapping it on both sides is a third of
  * what opening and closing a channel costs. The caller had them mapped before, so it learns nothing new from them. */
 static struct { void *map; uint64_t size; uint32_t number; } spares[SPARES];
 static uint32_t spares_next;
