@@ -474,9 +474,15 @@ def test_one_channel_sent_by_one_thread_and_read_by_another(channel):
 # -- a ring that lies
 
 
-def ring_address():
-    with open("/proc/self/maps") as file:
-        return max(int(line.split("-")[0], 16) for line in file if "fastns-ring" in line)
+def ring_addresses(proxy):
+    """Where the rings of this proxy are mapped here; other proxies' may be as well."""
+    with open("/proc/self/maps") as here, open(f"/proc/{proxy.pid}/maps") as there:
+        inodes = {line.split()[4] for line in there if "fastns-ring" in line}
+        return [
+            int(line.split("-")[0], 16)
+            for line in here
+            if "fastns-ring" in line and line.split()[4] in inodes
+        ]
 
 
 HEAD, BASE, TAIL = 64, 72, 128
@@ -501,7 +507,7 @@ def test_corrupted_ring_is_an_error(proxy, channel, offset, value):
     channel.send(get_link())
     channel.getsockname()  # which comes after the request
     with open("/proc/self/mem", "r+b", buffering=0) as memory:
-        memory.seek(ring_address() + offset)
+        memory.seek(ring_addresses(proxy)[0] + offset)
         memory.write(value)
     with pytest.raises(ProxyError) as caught:
         channel.recv(WAIT)
@@ -511,9 +517,8 @@ def test_corrupted_ring_is_an_error(proxy, channel, offset, value):
 def test_proxy_closes_a_channel_whose_ring_lies(proxy, channel):
     other = proxy.open()
     with open("/proc/self/mem", "r+b", buffering=0) as memory:
-        for address in {ring_address()}:
-            memory.seek(address + TAIL)
-            memory.write(struct.pack("=Q", 1 << 33))
+        memory.seek(ring_addresses(proxy)[0] + TAIL)
+        memory.write(struct.pack("=Q", 1 << 33))
     answers = []
     for made in (channel, other):
         made.send(get_link())
@@ -531,10 +536,8 @@ def test_proxy_closes_a_channel_whose_ring_lies(proxy, channel):
 def test_proxy_closes_a_channel_whose_ring_lies_when_an_event_comes(proxy, netns):
     writer = proxy.open(netns)
     events = proxy.open(netns, groups=LINK_GROUP)
-    with open("/proc/self/maps") as file:
-        rings = {int(line.split("-")[0], 16) for line in file if "fastns-ring" in line}
     with open("/proc/self/mem", "r+b", buffering=0) as memory:
-        for address in rings:
+        for address in ring_addresses(proxy):
             memory.seek(address + TAIL)
             if memory.read(8) == b"\0" * 8:  # nothing read yet from either: the writer's lies as well
                 memory.seek(address + TAIL)
