@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import warnings
 
 import pyroute2
@@ -247,6 +248,20 @@ def test_dumps_are_tuples_or_generators(ns):
         assert {m.get("ifname") for m in dump} == {"lo", "v0", "v1"}
         assert {m.get("ifname") for m in ns.get_links()} == {"lo", "v0", "v1"}
     finally:
+        config.nlm_generator = False
+
+
+def test_a_streamed_dump_holds_a_few_datagrams_at_a_time(ns):
+    with ns.batch() as batch:
+        for i in range(30_000):
+            batch.route("add", dst=f"10.{i >> 16}.{i >> 8 & 255}.{i & 255}/32", type="blackhole")
+    config.nlm_generator = True
+    tracemalloc.start()
+    try:
+        assert sum(msg.get("dst") is not None for msg in ns.route("dump", family=socket.AF_INET, table=254)) == 30_000
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20  # they are 1.8 MB as bytes
+    finally:
+        tracemalloc.stop()
         config.nlm_generator = False
 
 
