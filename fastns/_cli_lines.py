@@ -124,10 +124,8 @@ def route(words: Words, command: str, family: int) -> dict[str, Any]:
     family = dst.family
     while words.more():
         word = words.take("")
-        if word == "via":
-            gateway(words, found, family)
-        elif word == "dev":
-            found["oif"] = words.device("dev")
+        if hop_word(words, word, found, family):
+            pass
         elif word == "table":
             found["table"] = words.named("table", TABLES, "RtTablesFile", 1 << 32)
         elif word in ("metric", "priority", "preference"):
@@ -142,8 +140,6 @@ def route(words: Words, command: str, family: int) -> dict[str, Any]:
             found["tos"] = words.named(word, {}, "RtDsfieldFile")
         elif word == "nhid":
             found["nh_id"] = words.number("nhid")
-        elif word == "onlink":
-            found["flags"] = 4  # RTNH_F_ONLINK
         elif word in ROUTE_METRICS:
             metrics[word] = words.number(word)
         elif word == "nexthop":
@@ -176,6 +172,19 @@ def route(words: Words, command: str, family: int) -> dict[str, Any]:
     return {"table": TABLES["local" if local else "main"], **defaults, **found}
 
 
+def hop_word(words: Words, word: str, found: dict[str, Any], family: int) -> bool:
+    """What a route and each of its next hops may have."""
+    if word == "via":
+        gateway(words, found, family)
+    elif word == "dev":
+        found["oif"] = words.device("dev")
+    elif word == "onlink":
+        found["flags"] = 4  # RTNH_F_ONLINK
+    else:
+        return False
+    return True
+
+
 def gateway(words: Words, found: dict[str, Any], family: int) -> None:
     word = words.take("via")
     wanted = {"inet": INET, "inet6": INET6}.get(word, 0)
@@ -194,16 +203,12 @@ def next_hop(words: Words, family: int) -> dict[str, Any]:
     hop: dict[str, Any] = {}
     while words.peek() not in (None, "nexthop"):
         word = words.take("")
-        if word == "via":
-            gateway(words, hop, family)
-        elif word == "dev":
-            hop["oif"] = words.device("dev")
+        if hop_word(words, word, hop, family):
+            pass
         elif word == "weight":
             hop["hops"] = number(words.take("weight"), "weight", 257) - 1
             if hop["hops"] < 0:
                 raise ValueError("weight: 0 is less than 1")
-        elif word == "onlink":
-            hop["flags"] = 4
         else:
             words.unknown(word, "nexthop")
     return hop

@@ -8,7 +8,10 @@ from fastns._cli_words import INET, TABLES, Words, address, number
 
 LINK_FLAGS = {"promisc": 0x100, "allmulticast": 0x200, "multicast": 0x1000, "arp": 0x80}  # net/if.h
 BOND_MODES = "balance-rr active-backup balance-xor broadcast 802.3ad balance-tlb balance-alb".split()
-
+BRIDGE = (
+    "forward_delay hello_time max_age ageing_time stp_state priority group_fwd_mask vlan_filtering "
+    "vlan_default_pvid mcast_snooping mcast_querier"
+).split()
 
 
 def link(words: Words, command: str, family: int) -> dict[str, Any]:
@@ -66,6 +69,13 @@ def common(words: Words, word: str, found: dict[str, Any]) -> bool:
     return True
 
 
+def bare_name(words: Words, word: str, found: dict[str, Any], what: str) -> None:
+    """The name of a new link may stand without `name` before it, once."""
+    if "ifname" in found:
+        words.unknown(word, what)
+    found["ifname"] = word
+
+
 def link_add(words: Words) -> dict[str, Any]:
     found: dict[str, Any] = {}
     while words.more():
@@ -86,9 +96,7 @@ def link_add(words: Words) -> dict[str, Any]:
         elif word == "master":
             found["master"] = words.device("master")
         elif not common(words, word, found):
-            if "ifname" in found:
-                words.unknown(word, "link add")
-            found["ifname"] = word
+            bare_name(words, word, found, "link add")
     if "kind" not in found:
         raise ValueError("link add: type is missing")
     return found
@@ -124,12 +132,6 @@ def kind_options(words: Words, kind: str, found: dict[str, Any]) -> None:
             words.unknown(word, f"link add … type {kind}")
 
 
-BRIDGE = (
-    "forward_delay hello_time max_age ageing_time stp_state priority group_fwd_mask vlan_filtering "
-    "vlan_default_pvid mcast_snooping mcast_querier"
-).split()
-
-
 def veth_peer(words: Words) -> dict[str, Any]:
     peer: dict[str, Any] = {}
     while words.more():
@@ -137,9 +139,7 @@ def veth_peer(words: Words) -> dict[str, Any]:
         if word == "name":
             peer["ifname"] = words.take("name")
         elif not common(words, word, peer):
-            if "ifname" in peer:
-                words.unknown(word, "peer")
-            peer["ifname"] = word
+            bare_name(words, word, peer, "peer")
     return peer
 
 

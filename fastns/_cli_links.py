@@ -76,9 +76,6 @@ class World:
     def __init__(self, namespaces: list[Namespace]) -> None:
         self.namespaces = namespaces
 
-    def link(self, namespace: Namespace, index: int) -> Link:
-        return namespace.by_index[index]
-
     def plain(self) -> list[dict[str, Any]]:
         """For JSON."""
         return [

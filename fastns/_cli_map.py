@@ -210,7 +210,7 @@ def dot(world: World, loopback: bool) -> str:
         present = {link.index for link in links}
         for link in links:
             if link.master in present:
-                edges.append(f"  {node(world.link(namespace, link.master))} -- {node(link)} [color=\"#c07a1a\"];")
+                edges.append(f"  {node(namespace.by_index[link.master])} -- {node(link)} [color=\"#c07a1a\"];")
             if link.peer is not None:
                 other = link.peer[1]
                 if link.kind != "veth":

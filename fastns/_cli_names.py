@@ -73,8 +73,6 @@ def execute(name: str, argv: tuple[str, ...]) -> None:
     replace_process(argv)
 
 
-
-
 @click.command("list")
 @JSON
 def list_command(as_json: bool) -> None:

@@ -15,7 +15,6 @@ import click
 from fastns import netns
 from fastns._cli_base import (
     JSON,
-    RUN_DIR,
     complete_names,
     console,
     grid,
@@ -112,7 +111,7 @@ def state(name: str, error: OSError) -> str:
     """In few words, why nothing can be said of a namespace."""
     if isinstance(error, FileNotFoundError):
         return "gone"
-    if error.errno == errno.EINVAL and is_dead(os.fsencode(os.path.join(RUN_DIR, name))):
+    if error.errno == errno.EINVAL and is_dead(os.fsencode(os.path.join(netns.NETNS_RUN_DIR, name))):
         return "dead"
     return os.strerror(error.errno or 0)
 

@@ -46,7 +46,6 @@ def spare_name(name: str) -> str:
     return f"{name}-again"
 
 
-
 def get_link(handle: Any) -> Any:
     return handle.link("get", index=1)
 

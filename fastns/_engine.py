@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 _SEQ = struct.Struct("=I").unpack_from
 
-SO_MEMINFO = 55  # of asm-generic/socket.h: the first number is what waits in the receive queue, in bytes
+SO_MEMINFO = 55  # of asm-generic/socket.h: SK_MEMINFO_… of linux/sock_diag.h, the first is what waits, in bytes
 NO_STATS = Stats(0, 0, 0)  # pyroute2 puts it into every header
 Marshal = marshal_class(MarshalRtnl)
 

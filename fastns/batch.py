@@ -375,7 +375,8 @@ class Batch(_codec.BatchBuffer):
         messages as in `message`. `progress(done, failed)` is called after each datagram; `each(index, result)` for
         every item that failed or was answered with messages; `refused(item, error)` for one that cannot be made into
         a request (a bad address, a missing namespace) and is left out, without a number, where otherwise that error
-        would end the load. `results` has nothing of these items, and only the first 10,000 errors are kept. Without a `with` block this finishes the batch and raises its BatchError.
+        would end the load. `results` has nothing of these items, and only the first 10,000 errors are kept.
+        Without a `with` block this finishes the batch and raises its BatchError.
         """
         if self.closed:
             raise ValueError("the batch is finished")

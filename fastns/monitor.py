@@ -17,9 +17,11 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
+from socket import SOL_SOCKET
 from typing import TYPE_CHECKING, Any
 
 from fastns import _codec
+from fastns._engine import SO_MEMINFO
 from fastns._request import Dump
 from fastns.errors import NetlinkDumpInterrupted
 from fastns.table import request
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Lost", "Monitor", "ResyncBegin", "ResyncEnd"]
 
-SOL_SOCKET, SO_MEMINFO = 1, 55
 MEMINFO_DROPS = 8
 INTERVAL = 1.0
 

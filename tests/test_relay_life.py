@@ -33,6 +33,12 @@ from fastns import proxy as proxy_module
 from fastns.errors import ProxyError
 from fastns.proxy import Proxy
 
+
+def calls(proxy, channel):
+    """One of each kind that needs the process."""
+    return channel.recv, lambda: channel.send(get_link()), channel.getsockname, proxy.open, proxy.stats
+
+
 # -- life of the process
 
 
@@ -41,13 +47,7 @@ def test_killed_while_waiting(proxy, channel):
     with pytest.raises(ProxyError, match="killed by signal 9") as caught:
         channel.recv()
     assert os.WTERMSIG(caught.value.status) == signal.SIGKILL
-    for call in (
-        channel.recv,
-        lambda: channel.send(get_link()),
-        channel.getsockname,
-        proxy.open,
-        proxy.stats,
-    ):
+    for call in calls(proxy, channel):
         with pytest.raises(ProxyError) as caught:
             call()
         assert caught.value.status == signal.SIGKILL
@@ -352,13 +352,7 @@ def test_interpreter_exit_with_everything_open_is_silent():
 def test_forked_child_cannot_use_it(proxy, channel):
     def use():
         assert not proxy.alive
-        for call in (
-            channel.recv,
-            lambda: channel.send(get_link()),
-            channel.getsockname,
-            proxy.open,
-            proxy.stats,
-        ):
+        for call in calls(proxy, channel):
             with pytest.raises(OSError) as caught:
                 call()
             assert caught.value.errno == errno.EBADF
