@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import struct
 import threading
 import time
@@ -12,6 +13,7 @@ import warnings
 
 SOL_NETLINK, LISTEN_ALL_NSID, CAP_ACK, EXT_ACK, STRICT = 270, 8, 10, 11, 12
 NEWLINK, GETLINK, SETLINK, NEWADDR, GETADDR, NEWROUTE, GETROUTE, NEWNSID, GETNSID = 16, 18, 19, 20, 22, 24, 26, 88, 90
+SO_RCVBUFFORCE = 33
 REQUEST, ACK, DUMP, CREATE, EXCL = 1, 4, 0x300, 0x400, 0x200
 LINK_GROUP, ROUTE_GROUP = 1, 0x40
 WAIT = 30  # seconds: never decides a test, only ends one that hangs
@@ -84,6 +86,46 @@ def load_routes(transport, count, first=0, chunk=500):
         parts[-1] = add_route(end - 1, flags=REQUEST | CREATE | ACK)
         transport.send(b"".join(parts))
         assert error_of(transport.recv(WAIT)) == 0
+
+
+def settle(proxy):
+    """Until the proxy has read all that its sockets held when this was called, as far as the rings have room.
+
+    Its loop looks at every socket in each turn and answers one of these in a turn: between two answers it has read from
+    each that held something.
+    """
+    seen, now = -1, proxy.stats()["datagrams"]
+    while now != seen:
+        seen = now
+        proxy.stats()
+        now = proxy.stats()["datagrams"]
+
+
+def arrived(proxy, channel):
+    """All that is on its way to the channel, in order, with the errors among it in their places."""
+    found = []
+    while True:
+        settle(proxy)
+        before = len(found)
+        while True:
+            try:
+                found.append(channel.recv(0))
+            except TimeoutError:
+                break
+            except OSError as error:
+                found.append(error)
+        if len(found) == before:
+            return found
+
+
+def forced_buffers():
+    """Whether a buffer may be larger than the system's limit: socket(7), SO_RCVBUFFORCE."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sock:
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 23)
+        except PermissionError:
+            return False
+    return True
 
 
 def ended(pid, patience=WAIT):
