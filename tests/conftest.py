@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import secrets
 import signal
 import subprocess
 import time
+import traceback
+import warnings
 from typing import Iterator
 
 import pytest
@@ -30,6 +33,8 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("fastns")
+
+FAILURE = pytest.StashKey[BaseException]()
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -55,6 +60,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     """Where all is promised to be there, a skip is a failure unless it is the kernel or the interpreter that lacks."""
     report = yield
+    if call.excinfo is not None:
+        item.stash[FAILURE] = call.excinfo.value
     if report.skipped and STRICT and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         if not reason.removeprefix("Skipped: ").startswith(("kernel:", "python:")):
@@ -69,12 +76,30 @@ def rng(request: pytest.FixtureRequest) -> random.Random:
     return random.Random(f"{SEED} {request.node.nodeid}")
 
 
+def let_go(error: BaseException | None) -> None:
+    """Close what the frames of a failed test hold, or it would fail the tests that follow."""
+    if error is None:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        while error is not None:
+            for frame, _ in traceback.walk_tb(error.__traceback__):
+                try:
+                    frame.clear()
+                except RuntimeError:  # it still runs
+                    continue
+                len(frame.f_locals)  # before Python 3.13 a copy, which this brings up to date
+            error = error.__context__
+        gc.collect()
+
+
 @pytest.fixture(autouse=True)
 def leak_guard(request: pytest.FixtureRequest) -> Iterator[None]:
     """Nothing a test opens, starts or mounts may outlive it."""
     acquire()
     before = look()
     yield
+    let_go(request.node.stash.get(FAILURE, None))
     found = leaks(before)
     if found:
         pytest.fail("the test left something behind:\n  " + "\n  ".join(found), pytrace=False)

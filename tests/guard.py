@@ -11,7 +11,7 @@ import threading
 import time
 from typing import Any
 
-from isolation import RUN_DIR
+from isolation import RUN_DIR, privilege
 
 Snapshot = dict
 
@@ -65,7 +65,8 @@ def mounts() -> dict[str, str]:
         for line in lines:
             left, _, right = line.partition(" - ")
             fields = left.split()
-            if fields[4] != run_dir:  # made by the first namespace, kept on purpose
+            # The run directory's own is made by the first namespace, and kept on purpose.
+            if fields[4] != run_dir and fields[4] not in privilege.hidden:
                 found[fields[0]] = f"{right.split()[0]} {fields[3]} on {fields[4]}"
     return found
 

@@ -56,6 +56,7 @@ class Privilege:
     def __init__(self) -> None:
         self.reason = ""
         self.isolated = False
+        self.hidden: set[str] = set()  # mount points of the machine's namespaces, which come and go below our own
 
     def acquire(self) -> None:
         try:
@@ -64,6 +65,9 @@ class Privilege:
             else:
                 unshare(CLONE_NEWNS | CLONE_NEWNET)
                 self.isolated = True
+                with open("/proc/self/mountinfo", errors="surrogateescape") as lines:
+                    points = {line.split()[4] for line in lines}
+                self.hidden = {point for point in points if point.startswith(os.path.realpath(RUN_DIR) + "/")}
                 mount("none", "/", None, MS_REC | MS_PRIVATE)
                 mount("tmpfs", os.path.realpath("/var/run"), "tmpfs")
                 os.mkdir(RUN_DIR, 0o755)

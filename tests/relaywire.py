@@ -50,8 +50,11 @@ def messages(data):
         offset += (length + 3) & ~3
 
 
-def dump(transport, kind, body, seq=7, pause=0.0):
+def dump(transport, kind, body, seq=7, begin=None):
+    """The parts of a dump; `begin` is called before the first is read."""
     transport.send(message(kind, REQUEST | DUMP, body, seq))
+    if begin is not None:
+        begin()
     found = []
     while True:
         for got, _, number, rest in messages(transport.recv(WAIT)):
@@ -60,8 +63,6 @@ def dump(transport, kind, body, seq=7, pause=0.0):
                 return found
             assert got != 2, struct.unpack_from("=i", rest)
             found.append((got, rest))
-        if pause:
-            time.sleep(pause)
 
 
 def routes(transport, **keywords):

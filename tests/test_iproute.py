@@ -24,6 +24,7 @@ from pyroute2 import config
 from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST
 from pyroute2.netlink.rtnl import RTM_GETLINK, RTM_NEWLINK, RTMGRP_LINK
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from relaywire import settle
 
 from fastns import IPRoute, NetlinkError, NetNS, NSPopen, Proxy
 from fastns import netns as netns_module
@@ -509,7 +510,8 @@ def test_readiness(netns, way, poller):
         ns.link("add", ifname="e0", kind="bridge")
         assert ready(ns, 20)
         until(ns, lambda m: m.get("ifname") == "e0")
-        time.sleep(0.2)
+        if hasattr(ns.asyncore.events, "client"):
+            settle(ns.asyncore.events.client)
         while ready(ns, 0):
             ns.get()
         assert not ready(ns, 0)

@@ -14,6 +14,7 @@ import time
 
 import pytest
 from pyroute2.netlink.rtnl import RTMGRP_IPV4_ROUTE, RTMGRP_LINK
+from relaywire import WAIT, settle
 
 from fastns import NetNS, Proxy, ProxyError
 from fastns.monitor import Lost, ResyncBegin, ResyncEnd, group_numbers
@@ -45,14 +46,20 @@ def add_routes(ns, numbers, command="add"):
             batch.route(command, dst=f"{address(n)}/32", oif=1)
 
 
-def everything(monitor, quiet=0.3):
-    """All items until nothing has come for `quiet` seconds."""
+def everything(monitor, *, due=True):
+    """All items of what has happened until now, and, unless `due` is false, of the re-dump that is due for it."""
+    client = getattr(monitor._transport, "client", None)
     items = []
-    try:
-        while True:
-            items.append(monitor.get(quiet))
-    except TimeoutError:
-        return items
+    while True:
+        if client is not None:
+            settle(client)
+        before = len(items)
+        try:
+            while True:
+                items.append(monitor.get(0 if monitor._due is None or not due else WAIT))
+        except TimeoutError:
+            if len(items) == before:
+                return items
 
 
 def names(items):
@@ -238,7 +245,7 @@ def test_applying_the_stream_ends_in_the_kernels_state(ns, rng):
                 if rng.random() < 0.01:
                     time.sleep(0.005)
             thread.join()
-            for item in everything(monitor, 0.15):
+            for item in everything(monitor):
                 replica.apply(item)
             assert replica.state == kernel_state(ns)
             losses += replica.lost
@@ -255,8 +262,8 @@ def test_resyncs_are_rate_limited(ns):
         items = []
         for n in range(5):
             add_routes(ns, range(n * 1500, n * 1500 + 1500))
-            items += everything(monitor, 0.01)
-        items += everything(monitor, 1.0)
+            items += everything(monitor, due=False)
+        items += everything(monitor)
         took = time.monotonic() - start
     for item in items:
         replica.apply(item)
@@ -353,7 +360,7 @@ def test_close_wakes_a_waiting_thread(ns):
     while not seen:
         time.sleep(0.01)
     monitor.close()
-    thread.join(10)
+    thread.join(WAIT)
     assert not thread.is_alive()
     assert seen[0].get("ifname") == "v0"
 
@@ -363,7 +370,7 @@ def test_the_monitor_outlives_its_handle(netns, transport):
     with NetNS(netns, flags=0) as other, handle.monitor(groups=RTMGRP_LINK) as monitor:
         handle.close()
         other.link("add", ifname="v0", kind="bridge")
-        assert monitor.get(5)["event"] == "RTM_NEWLINK"
+        assert monitor.get(WAIT)["event"] == "RTM_NEWLINK"
 
 
 def test_asynchronous(ns):
@@ -383,10 +390,10 @@ def test_asynchronous(ns):
         while not any(item.get("ifname") == "v2" for item in seen if isinstance(item, dict)):
             await asyncio.sleep(0.01)
         monitor.close()
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, WAIT)
         return seen
 
-    seen = asyncio.run(asyncio.wait_for(work(), 30))
+    seen = asyncio.run(asyncio.wait_for(work(), WAIT))
     assert isinstance(seen[0], ResyncBegin)
 
 
@@ -397,7 +404,7 @@ def test_asynchronous_cancelled(ns):
                 with pytest.raises(asyncio.TimeoutError):
                     await asyncio.wait_for(monitor.__anext__(), 0.05)
             ns.link("add", ifname="v0", kind="bridge")
-            assert (await asyncio.wait_for(monitor.__anext__(), 5)).get("ifname") == "v0"
+            assert (await asyncio.wait_for(monitor.__anext__(), WAIT)).get("ifname") == "v0"
 
     asyncio.run(work())
 
@@ -408,8 +415,8 @@ def test_in_select(ns):
     with ns.monitor(groups=RTMGRP_LINK) as monitor:
         assert select.select([monitor], [], [], 0)[0] == []
         ns.link("add", ifname="v0", kind="bridge")
-        assert select.select([monitor], [], [], 5)[0] == [monitor]
-        everything(monitor, 0.1)
+        assert select.select([monitor], [], [], WAIT)[0] == [monitor]
+        everything(monitor)
         assert select.select([monitor], [], [], 0)[0] == []
 
 
@@ -435,4 +442,4 @@ def test_in_a_forked_child(ns):
             os._exit(1)
         assert os.waitpid(pid, 0)[1] == 0
         ns.link("add", ifname="v0", kind="bridge")
-        assert monitor.get(5).get("ifname") == "v0"
+        assert monitor.get(WAIT).get("ifname") == "v0"

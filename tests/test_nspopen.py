@@ -172,8 +172,11 @@ def test_communicate_with_input_and_stderr(netns: str) -> None:
 
 def test_communicate_timeout_and_again(netns: str) -> None:
     child = NSPopen(netns, ["sh", "-c", "echo first; exec sleep 600"], stdout=PIPE, text=True)
-    with pytest.raises(subprocess.TimeoutExpired):
-        child.communicate(timeout=0.05)
+    seen = None
+    while not seen:
+        with pytest.raises(subprocess.TimeoutExpired) as caught:
+            child.communicate(timeout=0.05)
+        seen = caught.value.output
     child.kill()
     assert child.communicate() == ("first\n", None)
 
