@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Iterator, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,6 +25,24 @@ INSIDE = "FASTNS_ROOTLESS"  # set in the environment by `fastns rootless`
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 PROGRAM = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+class Program(click.Command):
+    """A command whose `argv` is another program's: the shell completes that as the program's own."""
+
+    def __init__(self, name: str | None, **attributes: Any) -> None:
+        super().__init__(name, PROGRAM, **attributes)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Asked for what begins like an option."""
+        if ctx.params.get("argv"):
+            return complete_program(ctx, self.params[-1], incomplete)
+        return super().shell_complete(ctx, incomplete)
+
+
+def complete_program(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """For the shell: the last so many words are a program's."""
+    return [CompletionItem(str(1 + len(ctx.params.get("argv") or ())), "program")]
 
 
 def complete_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:

@@ -13,8 +13,9 @@ from fastns import _core, netns
 from fastns._cli_base import (
     JSON,
     NOT_REACHED,
-    PROGRAM,
+    Program,
     complete_names,
+    complete_program,
     explain,
     fail,
     replace_process,
@@ -51,9 +52,9 @@ def for_each(names: tuple[str, ...], work: Callable[[str], None]) -> None:
     sys.exit(failed)
 
 
-@click.command("exec", context_settings=PROGRAM)
+@click.command("exec", cls=Program)
 @click.argument("name", metavar="NS", shell_complete=complete_names)
-@click.argument("argv", nargs=-1, required=True, metavar="CMD…", type=click.UNPROCESSED)
+@click.argument("argv", nargs=-1, required=True, metavar="CMD…", type=click.UNPROCESSED, shell_complete=complete_program)
 def execute(name: str, argv: tuple[str, ...]) -> None:
     """Become CMD inside a namespace, a name or a path, as with `ip netns exec`.
 

@@ -11,11 +11,11 @@ import struct
 import click
 
 from fastns import _core
-from fastns._cli_base import INSIDE, NOT_REACHED, PROGRAM, RUN_DIR, fail, replace_process
+from fastns._cli_base import INSIDE, NOT_REACHED, RUN_DIR, Program, complete_program, fail, replace_process
 
 
-@click.command(context_settings=PROGRAM)
-@click.argument("argv", nargs=-1, metavar="[CMD…]", type=click.UNPROCESSED)
+@click.command(cls=Program)
+@click.argument("argv", nargs=-1, metavar="[CMD…]", type=click.UNPROCESSED, shell_complete=complete_program)
 def rootless(argv: tuple[str, ...]) -> None:
     """Become CMD (or a shell) as root of a user, mount and network namespace of its own. No privilege needed.
 

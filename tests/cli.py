@@ -83,12 +83,14 @@ class Background:
 class Terminal:
     """A command on a terminal of 100 columns and 30 lines; `screen` is what it has written, escapes included."""
 
-    def __init__(self, *argv: str, term: str = "xterm-256color") -> None:
-        env = {key: value for key, value in ENV.items() if key not in ("COLUMNS", "NO_COLOR")}
+    def __init__(
+        self, *argv: str, term: str = "xterm-256color", program: list[str] = COMMAND, env: dict[str, str] = ENV
+    ) -> None:
+        env = {key: value for key, value in env.items() if key not in ("COLUMNS", "NO_COLOR")}
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             try:
-                os.execve(sys.executable, [*COMMAND, *argv], {**env, "TERM": term})
+                os.execvpe(program[0], [*program, *argv], {**env, "TERM": term})
             finally:
                 os._exit(127)
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("4H", 30, 100, 0, 0))

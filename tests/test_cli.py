@@ -6,11 +6,9 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from typing import Any, Iterator
 
 import pytest
@@ -509,48 +507,3 @@ def routes_in(name: str) -> int:
     argv = ["ip", "-n", name, "route", "show", "10.0.0.0/24"]
     argv[-1:] = ["root", "10.0.0.0/24"]
     return len(subprocess.run(argv, capture_output=True, text=True, check=False).stdout.splitlines())
-
-
-# completion
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_scripts(shell: str, tmp_path: pathlib.Path) -> None:
-    need_tool("bash")  # whose version click asks for
-    script = run("completion", shell).stdout
-    assert "_FASTNS_COMPLETE" in script
-    if shutil.which(shell):
-        file = tmp_path / "script"
-        file.write_text(script)
-        subprocess.run([shell, "-n", str(file)], check=True)
-
-
-@pytest.mark.root
-def test_names_are_completed(netns_pair: tuple[str, str]) -> None:
-    hostile = "fns-a\nplain,x"
-    run("add", hostile)
-    try:
-        for words in ("exec fns-", "del fns-", "load fns-", f"del {netns_pair[0]} fns-"):
-            env = {**ENV, "_FASTNS_COMPLETE": "bash_complete", "COMP_WORDS": f"fastns {words}"}
-            env["COMP_CWORD"] = str(len(words.split()))
-            found = run(env=env).stdout.splitlines()
-            assert set(found) == {f"plain,{name}" for name in netns_pair if name not in words}
-    finally:
-        run("del", hostile)
-
-
-@pytest.mark.root
-def test_bash_completes(netns: str) -> None:
-    """The script sourced into a real shell, which then answers as for a press of the tab key."""
-    need_tool("bash")
-    with tempfile.TemporaryDirectory() as folder:
-        wrapper = pathlib.Path(folder) / "fastns"
-        wrapper.write_text(f"#!/bin/sh\nexec {sys.executable} -m fastns \"$@\"\n")
-        wrapper.chmod(0o755)
-        env = {**ENV, "PATH": f"{folder}{os.pathsep}{ENV['PATH']}"}
-        script = (
-            "source <(fastns completion bash)\n"
-            'COMP_WORDS=(fastns exec "$1"); COMP_CWORD=2; _fastns_completion fastns; printf "%s\\n" "${COMPREPLY[@]}"'
-        )
-        argv = ["bash", "-c", script, "bash", netns[:8]]
-        assert subprocess.run(argv, capture_output=True, text=True, env=env, check=True).stdout == f"{netns}\n"
