@@ -60,6 +60,7 @@ LAYERS = [
     "_ipdb_values",
     "pool",
     "aio",
+    "_aio_engine",
     "nspopen",
     "iproute",
     "batch",
