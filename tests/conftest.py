@@ -19,7 +19,10 @@ from hypothesis import HealthCheck, settings
 from isolation import RUN_DIR, STRICT, acquire, need_privilege, privilege, unavailable
 
 from fastns._core import RelayChannel
+from fastns.iproute import NetNS
 from fastns.proxy import Proxy
+
+pytest_plugins = ["databases"]
 
 # A gate gives the same answer twice; everything else looks for what is new.
 SEED = int(os.environ.get("FASTNS_SEED") or (1 if STRICT else secrets.randbits(32)))
@@ -196,6 +199,18 @@ def ifname() -> Iterator[str]:
         yield name
     finally:
         subprocess.run(["ip", "link", "del", name], check=False, capture_output=True)
+
+
+@pytest.fixture(params=["direct", "relay"])
+def transport(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def ns(netns: str, transport: str) -> Iterator[NetNS]:
+    """A handle in `netns`, over the one transport and the other."""
+    with NetNS(netns, transport=transport) as handle:
+        yield handle
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from subprocess import DEVNULL, PIPE
 
 import pyroute2
 import pytest
+from handles import plain
 from isolation import needs_tun
 from test_engine import FakeKernel, done, route
-from test_iproute import plain
 
 from fastns import BatchError, NetlinkError, NetNS, ResyncBegin, ResyncEnd
 from fastns import netns as netns_module
@@ -49,11 +49,6 @@ def run(request):
             loop.close()
 
     return runner
-
-
-@pytest.fixture(params=["direct", "relay"])
-def transport(request):
-    return request.param
 
 
 @pytest.mark.root

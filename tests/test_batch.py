@@ -26,11 +26,6 @@ pytestmark = pytest.mark.root
 FIRST = 0x0B000000
 
 
-@pytest.fixture(params=["direct", "relay"])
-def transport(request):
-    return request.param
-
-
 @pytest.fixture
 def ns(netns, transport):
     with NetNS(netns, flags=0, transport=transport) as handle:

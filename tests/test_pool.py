@@ -38,11 +38,6 @@ def names(nsname):
     netns_module.remove_many(left)
 
 
-@pytest.fixture(params=["direct", "relay"])
-def transport(request):
-    return request.param
-
-
 def descriptors():
     gc.collect()
     return len(os.listdir("/proc/self/fd"))

@@ -24,11 +24,6 @@ AF_INET, AF_INET6, AF_BRIDGE = socket.AF_INET, socket.AF_INET6, pyroute2.config.
 UNSUPPORTED = (errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.ENOENT, errno.ENODEV)
 
 
-@pytest.fixture(params=["direct", "relay"])
-def transport(request):
-    return request.param
-
-
 @pytest.fixture
 def ip(netns, transport):
     with IPRoute(netns=netns, flags=0, transport=transport) as handle:

@@ -51,6 +51,7 @@ LAYERS = [
     "_cli_base",
     "dropin",
     "ipdb",
+    "_ipdb_views",
     "_ipdb_events",
     "_ipdb_rules",
     "_ipdb_routes",
