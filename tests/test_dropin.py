@@ -511,6 +511,6 @@ def test_import_changes_nothing():
 
 def test_installing_is_quick(installed):
     fastns.uninstall()
-    start = time.perf_counter()
+    start = time.process_time()
     fastns.install()
-    assert time.perf_counter() - start < 5  # a mistake in the search, not a benchmark
+    assert time.process_time() - start < 5  # a mistake in the search, not a benchmark
