@@ -215,7 +215,8 @@ def test_neutron_addresses_and_neighbours(netns):
         found = []
         for item in ip.neigh("dump", ifindex=index, family=socket.AF_INET):
             attrs = dict(item["attrs"])
-            found.append((attrs["NDA_DST"], attrs.get("NDA_LLADDR"), NUD_STATES[item["state"]]))
+            if attrs["NDA_DST"] != "224.0.0.22":  # the kernel's report of its groups, some time after the address
+                found.append((attrs["NDA_DST"], attrs.get("NDA_LLADDR"), NUD_STATES[item["state"]]))
         assert found == [("10.0.0.9", "fa:16:3e:00:00:09", "permanent")]
         ip.neigh("delete", **entry)
         with pytest.raises(netlink_exceptions.NetlinkError) as caught:
