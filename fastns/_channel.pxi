@@ -20,6 +20,7 @@ cdef class RelayChannel:
     cdef readonly RelayClient client
     cdef readonly object filename
     cdef readonly object nsid   # of the namespace the last datagram came from, None: the channel's own
+    cdef readonly uint32_t dropped   # datagrams missing at the last ENOBUFS, 0: not known
     cdef void *map
     cdef size_t map_len
     cdef fns_reader reader
@@ -151,8 +152,8 @@ cdef class RelayChannel:
         if data is not None:
             return data
         if type == FNS_OVERRUN:
-            raise OSError(lx.ENOBUFS, "recv: the kernel dropped messages here: the receive buffer was full",
-                          self.filename)
+            self.dropped = error.detail
+            raise overrun_error(self.filename)
         if type == FNS_TRUNCATED:
             raise OSError(lx.EMSGSIZE, f"recv: a datagram of {error.detail} bytes does not fit the ring", self.filename)
         if type == FNS_ERROR and error.err > 0:

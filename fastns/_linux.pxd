@@ -105,7 +105,7 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t recv(int fd, void *buf, size_t len, int flags)
     int AF_NETLINK, SOCK_RAW, SOCK_CLOEXEC, SOL_SOCKET
     int SO_RCVBUF, SO_SNDBUF, SO_RCVBUFFORCE, SO_SNDBUFFORCE
-    int MSG_DONTWAIT, MSG_TRUNC, MSG_NOSIGNAL
+    int MSG_DONTWAIT, MSG_PEEK, MSG_TRUNC, MSG_NOSIGNAL
 
 
 cdef extern from "<poll.h>" nogil:
@@ -147,7 +147,7 @@ cdef extern from "<sys/socket.h>" nogil:
 
 
 cdef extern from "<linux/netlink.h>" nogil:
-    int NETLINK_GENERIC, NLA_TYPE_MASK, NLMSG_MIN_TYPE, NLM_F_ACK
+    int NETLINK_GENERIC, NLA_TYPE_MASK, NLMSG_NOOP, NLMSG_MIN_TYPE, NLM_F_ACK
 
 
 cdef extern from "<linux/genetlink.h>" nogil:

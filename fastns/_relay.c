@@ -332,6 +332,18 @@ static ssize_t pump_one(struct chan *c)
     return got;
 }
 
+static void chan_gap(struct chan *c)
+{
+    pending_add(c, FNS_OVERRUN, ENOBUFS, c->gap.missing);
+}
+
+static void chan_overrun(struct chan *c)
+{
+    proxy.stats[FNS_STAT_OVERRUNS]++;
+    if (fns_gap_open(&c->gap, c->netlink))
+        chan_gap(c);
+}
+
 /* epoll reports errors whether asked or not. Taken here, or a stalled channel would keep the loop awake. */
 static void chan_error(struct chan *c)
 {
@@ -340,9 +352,7 @@ static void chan_error(struct chan *c)
 
     (void)getsockopt(c->netlink, SOL_SOCKET, SO_ERROR, &err, &len);
     if (err == ENOBUFS) {
-        proxy.stats[FNS_STAT_OVERRUNS]++;
-        c->overrun = 1;
-        c->drained = 0;
+        chan_overrun(c);
     } else if (err != 0) {
         pending_add(c, FNS_ERROR, err, FNS_AT_RECVMSG);
     }
@@ -357,27 +367,24 @@ static int chan_pump(struct chan *c)
 
     if (ring_update(c) < 0)
         return -1;
-    while (datagrams < PUMP_DATAGRAMS && bytes < PUMP_BYTES) {
+    for (;;) {
         ssize_t got;
 
         room = pending_flush(c);
         if (room) {
+            if (datagrams >= PUMP_DATAGRAMS || bytes >= PUMP_BYTES)
+                break;
             got = pump_one(c);
             if (got == -ENOBUFS) {
-                /* Nothing is queued any more until the queue has been read (netlink(7), NETLINK_S_CONGESTED):
-                 * the gap is where it becomes empty. */
-                proxy.stats[FNS_STAT_OVERRUNS]++;
-                c->overrun = 1;
-                c->drained = 0;
+                chan_overrun(c);
                 continue;
             }
-            if (c->overrun && (got == -EAGAIN || c->drained > c->rcvbuf)) {
-                c->overrun = 0;
-                pending_add(c, FNS_OVERRUN, ENOBUFS, 0);
+            if (got == -EAGAIN) {
+                if (!fns_gap_empty(&c->gap, c->netlink))
+                    break;
+                chan_gap(c);
                 continue;
             }
-            if (got == -EAGAIN)
-                break;
             if (got < 0) {
                 pending_add(c, FNS_ERROR, (int)-got, FNS_AT_RECVMSG);
                 (void)pending_flush(c);
@@ -386,7 +393,8 @@ static int chan_pump(struct chan *c)
             if (got > 0) {
                 datagrams++;
                 bytes += (uint64_t)got;
-                c->drained += (uint64_t)got;
+                if (fns_gap_behind(&c->gap, c->netlink, (uint32_t)got))
+                    chan_gap(c);
                 if (bytes - rung >= BELL_BYTES) {
                     rung = bytes;
                     chan_bell(c);

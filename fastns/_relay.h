@@ -121,7 +121,7 @@ enum fns_message_flags {
 enum fns_record_type {
     FNS_DATA = 1,      /* one netlink datagram */
     FNS_SKIP = 2,      /* nothing: fills the end before a wrap */
-    FNS_OVERRUN = 3,   /* the kernel dropped datagrams here */
+    FNS_OVERRUN = 3,   /* the kernel dropped datagrams here: fns_error, detail is how many, 0: not known */
     FNS_ERROR = 4,     /* sendto failed: fns_error */
     FNS_TRUNCATED = 5, /* a datagram larger than the ring was dropped: fns_error, detail is its size */
     FNS_FOREIGN = 6    /* one netlink datagram from another namespace, and the int32_t id of that (all_ns) */

@@ -258,7 +258,6 @@ static struct chan *chan_create(int netlink, const struct fns_open *o, int pair[
     c->netlink = netlink;
     c->sock = c->nsfd = -1;
     c->family = o->family;
-    c->rcvbuf = o->rcvbuf;
     c->generation = ++proxy.generation;
     if (socket_options(netlink, o, f) == 0) {
         if (netlink_name(netlink, &portid, &groups) < 0) {

@@ -10,6 +10,7 @@
 #define _GNU_SOURCE
 #endif
 #include "_relay.h"
+#include "_relay_gap.h"
 
 #include <errno.h>
 #include <string.h>
@@ -26,11 +27,9 @@ struct chan {
     uint32_t generation;
     uint32_t portid;
     int family;
-    uint32_t rcvbuf;
     uint8_t stalled;         /* the ring is full: EPOLLIN of the netlink socket is off */
-    uint8_t overrun;         /* the kernel dropped datagrams; the queue before the gap is still being read */
     uint8_t pending;         /* error records that wait for room */
-    uint64_t drained;        /* bytes read since the overrun */
+    struct fns_gap gap;
     uint64_t largest;        /* largest request: its echo may come back in an answer */
     struct fns_ring *ring;
     uint8_t *data;

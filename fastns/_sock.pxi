@@ -23,8 +23,17 @@ cdef extern from *:
     enum: FNS_RECV_MAX
     int64_t fns_monotonic_ms() nogil
 
+cdef extern from "_relay_gap.h" nogil:
+    struct fns_gap:
+        uint32_t state, queued, dropped, missing
+    int fns_gap_look(int fd, uint32_t *queued, uint32_t *dropped)
+    int fns_gap_open(fns_gap *gap, int fd)
+    int fns_gap_behind(fns_gap *gap, int fd, uint32_t len)
+    int fns_gap_empty(fns_gap *gap, int fd)
+
 cdef enum:
     NO_NSID = 0x80000000        # no namespace id: those are int32_t
+    NUDGE = 0x6e756467          # sequence number of a message that is there to be answered
 
 
 cdef struct socket_spec:
@@ -68,6 +77,19 @@ cdef ssize_t receive(int fd, int *flags, int64_t *nsid) noexcept nogil:
     return -lx.errno if n < 0 else n
 
 
+cdef bint is_nudge(const void *data, ssize_t n) noexcept nogil:
+    """Whether this is what NetlinkSocket.nudge() made the kernel say."""
+    cdef lx.nlmsghdr head
+    if n < <ssize_t> sizeof(head):
+        return False
+    memcpy(&head, data, sizeof(head))
+    return head.nlmsg_type == lx.NLMSG_ERROR and head.nlmsg_seq == NUDGE
+
+
+cdef object overrun_error(object filename):
+    return OSError(lx.ENOBUFS, "recv: the kernel dropped messages here: the receive buffer was full", filename)
+
+
 @cython.final
 @cython.auto_pickle(False)
 cdef class NetlinkSocket:
@@ -76,6 +98,9 @@ cdef class NetlinkSocket:
     cdef readonly int fd
     cdef readonly object filename
     cdef readonly object nsid   # of the namespace the last datagram came from, None: the socket's own
+    cdef fns_gap gap
+    cdef bint gap_here          # the next thing to tell is that datagrams are missing
+    cdef int nudges             # messages sent to be answered, so that the socket is readable
     cdef int owner
     cdef int users              # threads inside send() or recv()
     cdef int held               # the descriptor after close(), which the last of them closes
@@ -100,6 +125,7 @@ cdef class NetlinkSocket:
             fd = lx.fcntl(fileno, lx.F_DUPFD_CLOEXEC, 3)
             if fd < 0:
                 raise os_error(lx.errno, "fcntl(F_DUPFD_CLOEXEC)", filename)
+            fns_gap_look(fd, &self.gap.queued, &self.gap.dropped)
         else:
             spec.family = lx.AF_NETLINK
             spec.type = lx.SOCK_RAW
@@ -270,8 +296,8 @@ cdef class NetlinkSocket:
             PyBuffer_Release(&view)
 
     def recv(self, timeout=None):
-        """One datagram. TimeoutError after `timeout` seconds; OSError ENOBUFS where the kernel dropped some, EBADF
-        once closed, also by another thread meanwhile."""
+        """One datagram. TimeoutError after `timeout` seconds; OSError ENOBUFS where the kernel dropped some (`dropped`
+        of them), EBADF once closed, also by another thread meanwhile."""
         self.check()
         self.users += 1
         try:
@@ -290,6 +316,54 @@ cdef class NetlinkSocket:
         with nogil:
             lx.poll(pfd, 2, wait_ms)
 
+    @property
+    def dropped(self):
+        return self.gap.missing
+
+    cdef bint tell_gap(self) noexcept:
+        """A gap is found. False when nothing is missing in it but acknowledgements of nudge()."""
+        cdef uint32_t ours = min(<uint32_t> self.nudges, self.gap.missing)
+        self.nudges = 0
+        self.gap.missing -= ours
+        return ours == 0 or self.gap.missing != 0
+
+    cdef void look_for_gap(self, ssize_t n) noexcept:
+        """Behind a datagram of that size."""
+        if not fns_gap_behind(&self.gap, self.fd, <uint32_t> n):
+            self.skip_nudges()
+        elif self.tell_gap():
+            self.gap_here = True
+            if self.gap.queued == 0:
+                self.nudge()
+
+    cdef void nudge(self) noexcept:
+        """The gap is all there is to read. For whoever polls the socket, have the kernel acknowledge something, as it
+        does with any message that is no request (netlink_rcv_skb())."""
+        cdef lx.nlmsghdr head
+        head.nlmsg_len = sizeof(head)
+        head.nlmsg_type = lx.NLMSG_NOOP
+        head.nlmsg_flags = lx.NLM_F_ACK
+        head.nlmsg_seq = NUDGE
+        head.nlmsg_pid = 0
+        if lx.sendto(self.fd, &head, sizeof(head), lx.MSG_DONTWAIT, NULL, 0) > 0:
+            self.nudges += 1
+
+    cdef void skip_nudges(self) noexcept:
+        """Such an acknowledgement is nothing to read: not when it is first in the queue, so polls do not tell of it."""
+        cdef lx.nlmsghdr head
+        cdef int flags = lx.MSG_PEEK
+        cdef ssize_t n
+        while self.nudges:
+            n = lx.recv(self.fd, &head, sizeof(head), flags | lx.MSG_DONTWAIT)
+            if n == -1 and lx.errno == lx.ENOBUFS:
+                self.gap_here = fns_gap_open(&self.gap, self.fd) and self.tell_gap()
+            if not is_nudge(&head, n):
+                return
+            flags ^= lx.MSG_PEEK
+            if flags:
+                self.nudges -= 1
+                self.look_for_gap(n)
+
     cdef bytes receive_one(self, timeout):
         cdef int flags = 0
         cdef ssize_t n
@@ -303,14 +377,28 @@ cdef class NetlinkSocket:
             deadline = fns_monotonic_ms() + <int64_t> (min(timeout, 2e6) * 1000 + 0.999)
         while True:
             fd = self.fd
+            if self.gap_here:
+                self.gap_here = False
+                self.skip_nudges()
+                raise overrun_error(self.filename)
             with nogil:
                 n = receive(fd, &flags, &nsid)
             if n >= 0:
+                if is_nudge(fns_recv_buffer, n):
+                    self.nudges = max(self.nudges - 1, 0)
+                    self.look_for_gap(n)
+                    continue
+                self.look_for_gap(n)
                 if flags & lx.MSG_TRUNC:
                     raise OSError(lx.EMSGSIZE, f"recv: a datagram of more than {FNS_RECV_MAX} bytes", self.filename)
                 self.nsid = nsid if nsid != NO_NSID else None
                 return PyBytes_FromStringAndSize(fns_recv_buffer, n)
+            if n == -lx.ENOBUFS:
+                self.gap_here = fns_gap_open(&self.gap, fd) and self.tell_gap()
+                continue
             if n == -lx.EAGAIN:
+                if fns_gap_empty(&self.gap, fd) and self.tell_gap():
+                    raise overrun_error(self.filename)
                 if timeout is not None:
                     wait_ms = <int> max(deadline - fns_monotonic_ms(), 0)
                     if wait_ms == 0:

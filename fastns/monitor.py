@@ -17,11 +17,9 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
-from socket import SOL_SOCKET
 from typing import TYPE_CHECKING, Any
 
 from fastns import _codec
-from fastns._engine import SO_MEMINFO
 from fastns._request import Dump
 from fastns.errors import NetlinkDumpInterrupted
 from fastns.table import request
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Lost", "Monitor", "ResyncBegin", "ResyncEnd"]
 
-MEMINFO_DROPS = 8
 INTERVAL = 1.0
 
 
@@ -121,8 +118,6 @@ class Monitor:
         self._items: deque[Any] = deque()
         self._due: float | None = 0.0 if initial else None
         self._last = -self._interval
-        self._overrun = False
-        self._drops = 0
         numbers = group_numbers(engine.options["groups"] if groups is None else groups)
         self.kinds = tuple(dict.fromkeys(kind for number in numbers for kind in GROUP_KINDS.get(number, ())))
         more: dict[str, Any] = {"all_ns": all_ns or engine.options["all_ns"]}
@@ -216,21 +211,14 @@ class Monitor:
             with self._lock:  # or close() could take the descriptor away in the middle
                 data = transport.recv(0)
         except TimeoutError:
-            if self._overrun:
-                # The kernel reports the overrun before what it had queued until then: the gap is here.
-                self._overrun = False
-                self._lost()
-                return True
             return False
         except OSError as error:
             if error.errno == errno.EMSGSIZE:
-                self._lost()
-            elif error.errno != errno.ENOBUFS:
-                raise
-            elif hasattr(transport, "client"):
-                self._lost()  # the proxy has found the gap's place
+                self._lost(None)
+            elif error.errno == errno.ENOBUFS:
+                self._lost(transport.dropped or None)
             else:
-                self._overrun = True
+                raise
             return True
         part: list[Any] = []
         _codec.parse(self._engine.marshal, data, part)
@@ -240,15 +228,7 @@ class Monitor:
         self._items.extend(part)
         return True
 
-    def _lost(self) -> None:
-        count = None
-        try:
-            info = self._transport.getsockopt(SOL_SOCKET, SO_MEMINFO, 64)
-            drops = struct.unpack_from("=I", info, 4 * MEMINFO_DROPS)[0]
-            count = ((drops - self._drops) & 0xFFFFFFFF) or None
-            self._drops = drops
-        except (OSError, struct.error):
-            pass
+    def _lost(self, count: int | None) -> None:
         self._items.append(Lost(count, time.time()))
         if self._resync and self._due is None:
             self._due = max(self._last + self._interval, 0.0)

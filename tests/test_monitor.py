@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import select
 import signal
 import socket
 import struct
@@ -165,6 +166,75 @@ def test_loss_is_an_item_at_its_place(ns, transport):
     total = sum(item.count or 0 for item in items if isinstance(item, Lost))
     assert total + len(items) - len(lost) == 4010
     assert before <= items[lost[0]].at <= time.time()
+
+
+def number_of(msg):
+    return struct.unpack(">I", socket.inet_aton(msg.get("dst")))[0] - FIRST
+
+
+@pytest.mark.parametrize("rcvbuf", [5000, 60000])
+def test_every_gap_in_a_storm_has_its_loss(ns, netns, rng, rcvbuf):
+    """The reader keeps up now and then: what follows a gap is queued before anybody has seen the queue empty."""
+    chunks, count = (20, 100, 400), 5000
+
+    def storm():
+        with NetNS(netns, flags=0, transport="direct") as writer:
+            for part, chunk in enumerate(chunks):
+                with writer.batch(chunk=chunk) as batch:
+                    for n in range(part * count, (part + 1) * count):
+                        batch.route("add", dst=f"{address(n)}/32", oif=1)
+
+    with ns.monitor(groups=RTMGRP_IPV4_ROUTE, rcvbuf=rcvbuf, ring_size=65536) as monitor:
+        thread = threading.Thread(target=storm)
+        thread.start()
+        items = []
+        while thread.is_alive():
+            try:
+                items.append(monitor.get(0.001))
+            except TimeoutError:
+                pass
+            if rng.random() < 0.002:
+                time.sleep(0.003)
+        thread.join()
+        items += everything(monitor)
+    last, lost, seen = -1, False, 0
+    for item in items:
+        if isinstance(item, Lost):
+            lost = True
+            seen += item.count or 0
+        else:
+            assert number_of(item) == last + 1 or (lost and number_of(item) > last)
+            last, lost = number_of(item), False
+            seen += 1
+    assert lost or last == len(chunks) * count - 1
+    assert seen == len(chunks) * count
+
+
+def test_a_poll_tells_of_a_loss_that_nothing_follows(netns, transport):
+    """One event for each time the handle is readable: the loss comes behind the events that were queued before it."""
+    with NetNS(netns, flags=0, transport=transport, rcvbuf=5000) as ns, NetNS(netns, flags=0) as writer:
+        writer.link("set", index=1, state="up")
+        ns.bind(RTMGRP_IPV4_ROUTE)
+        proxy = getattr(ns.asyncore.events, "client", None)
+        if proxy is not None:
+            os.kill(proxy.pid, signal.SIGSTOP)
+        try:
+            add_routes(writer, range(1000))
+        finally:
+            if proxy is not None:
+                os.kill(proxy.pid, signal.SIGCONT)
+        got = []
+        while not got or got[-1] is not None:
+            assert select.select([ns], [], [], 30)[0]
+            try:
+                got += [number_of(msg) for msg in ns.get()]
+            except OSError as error:
+                assert error.errno == errno.ENOBUFS
+                got.append(None)
+        assert got[:-1] == list(range(len(got) - 1))
+        assert not select.select([ns], [], [], 0)[0]
+        add_routes(writer, [2000])
+        assert [number_of(msg) for msg in ns.get()] == [2000]
 
 
 def key(msg):
