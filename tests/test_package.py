@@ -120,6 +120,7 @@ def test_sdist_has_sources_and_nothing_generated(sdist):
     }
 
 
+@pytest.mark.timeout(600)  # it compiles
 def test_sdist_installs_into_an_empty_environment(sdist, tmp_path):
     """Without the network: what is needed to build and at run time is lent by this environment through a .pth file."""
     env = tmp_path / "env"
