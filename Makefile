@@ -3,6 +3,7 @@
 # make bench   the benchmarks, into README.md and docs   make lint   the checks of the source
 # make soak    everything at random for ten minutes: ARGS='--seconds N --seed N --resume FILE'
 # make coverage  what of the proxy's C the tests reach
+# make power   the filter of the proxy against what strace sees it call: ARGS=tests for the whole suite
 # make clean   forget everything made here
 #
 # As root the work happens on this machine's namespaces, as an ordinary user in a user namespace entered for it.
@@ -17,7 +18,7 @@ SOURCES := setup.py pyproject.toml MANIFEST.in LICENSE \
 	$(wildcard fastns/*.py fastns/*.pyx fastns/*.pxi fastns/*.pxd fastns/*.pyi fastns/*.c fastns/*.h))
 ROOTLESS := $(if $(filter 0,$(shell id -u)),,$(BIN)/fastns rootless --)
 
-.PHONY: run test bench lint docs soak coverage clean
+.PHONY: run test bench lint docs soak coverage power clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/built
@@ -44,6 +45,11 @@ coverage: $(VENV)/test
 		tests/test_relay*.py tests/test_policy.py tests/test_faults.py tests/test_monitor.py
 	cd build/coverage && $(ROOTLESS:$(BIN)/%=$(abspath $(BIN))/%) $(abspath $(BIN))/python \
 		tests/fuzz/relaybuild.py build/temp*/fastns
+
+# The tests that reach all the filter lets through.
+power: $(VENV)/test
+	$(ROOTLESS) $(BIN)/python tests/power -q --tb=no -p no:cacheprovider $(or $(ARGS),tests/test_policy.py \
+		tests/test_relay_open.py tests/test_relay.py::test_pages_of_a_burst_are_given_back)
 
 lint: $(VENV)/lint
 	$(BIN)/ruff check fastns tests benchmarks setup.py

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import re
-import shutil
 import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from isolation import needs_ids, unavailable
+from isolation import needs_ids
 from relaywire import (
     ACK,
     CREATE,
@@ -450,108 +448,6 @@ def test_survives_the_caller_dropping_everything(netns, how):
         env=environment,
     )
     assert done.returncode == 0, done.stderr
-
-
-WORK = """
-import os, sys, time
-sys.path.insert(0, {tests!r})
-from relaywire import *
-from fastns.proxy import Proxy
-first, second = sys.argv[1:3]
-for number, options in enumerate(({{}}, {{"netns": [first, "/var/run/netns/" + second]}}, {{"read_only": True}})):
-    with Proxy(**options) as proxy:
-        print(proxy.pid, flush=True)
-        channels = [proxy.open(name, groups=ROUTE_GROUP, ring_size=65536, rcvbuf=65536) for name in (first, second)]
-        writer = proxy.open(first, sndbuf=1 << 21)
-        if "read_only" not in options:
-            link_up(writer)
-            burst = proxy.open(first, groups=ROUTE_GROUP)  # of more pages than are kept
-            load_routes(writer, 15000, first=50000 * number)
-            for channel in (channels[0], burst):
-                while True:
-                    try:
-                        channel.recv(0.2)
-                    except TimeoutError:
-                        break
-                    except OSError:
-                        pass
-            load_routes(writer, 1, first=50000 * number + 20000)
-            burst.recv(WAIT)
-            burst.close()
-        routes(writer)
-        writer.send(message(3, REQUEST, b"\\0" * 300_000) + get_link())
-        writer.recv(WAIT)
-        fd = os.open("/var/run/netns/" + second, os.O_RDONLY)
-        writer.send(get_link(), [(20, fd)])
-        writer.recv(WAIT)
-        writer.setsockopt(270, 10, 1)
-        writer.getsockopt(270, 10)
-        writer.bind(0, 1)
-        os.close(writer.netns_fd())
-        writer.send(get_link(), strict=True)
-        proxy.stats()
-        for ref in ("nothing", fd, 0):
-            try:
-                proxy.open(ref).close()
-            except OSError:
-                pass
-        os.close(fd)
-        for channel in channels:
-            channel.close()
-"""
-
-
-def test_filter_allows_what_the_work_takes_and_little_more(netns_pair, tmp_path):
-    """The calls of every proxy as strace sees them, against the table the filter is made from."""
-    if shutil.which("strace") is None:
-        unavailable("strace is not installed")
-    if _core.BUILD != "release":
-        pytest.skip("python: other builds make calls of their own")
-    log = tmp_path / "log"
-    script = WORK.format(tests=str(Path(__file__).parent))
-    done = subprocess.run(
-        ["strace", "-f", "-o", str(log), sys.executable, "-c", script, *netns_pair],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    pids = done.stdout.split()
-    assert len(pids) == 3
-    seen = set()
-    started = set()
-    for line in log.read_text().splitlines():
-        pid, _, rest = line.partition(" ")
-        rest = rest.strip()
-        call = re.match(r"(?:<\.\.\. )?(\w+)(?:\(| resumed)", rest)
-        if pid not in pids or call is None:
-            continue
-        if pid in started:
-            seen.add(call[1])
-        elif rest.startswith(("prctl(PR_SET_SECCOMP", "seccomp(")):
-            started.add(pid)
-    assert started == set(pids)
-    assert not any("--- SIGSYS" in line or "by SIGSYS" in line for line in log.read_text().splitlines())
-    table = set(re.findall(r"\{SYS_(\w+),", (PACKAGE / "_relay_power.c").read_text()))
-    assert seen <= table
-    # what the table has beyond that: other libcs' names for the same, the rootless way in, and the end
-    others = {
-        "epoll_pwait",
-        "poll",
-        "ppoll",
-        "open",
-        "fstat",
-        "newfstatat",
-        "clone",
-        "wait4",
-        "exit",
-        "restart_syscall",
-        "getppid",
-        "getcpu",
-        "madvise",
-        "epoll_wait",
-    }
-    assert table - seen <= others
 
 
 PLAIN = """
