@@ -105,7 +105,7 @@ cdef class RelayChannel:
         if not fns_ring_empty(&self.reader):
             return                       # armed before this record came, or rung: either way a doorbell stands
         if not fns_ring_disarm(&self.reader):
-            self.silence(10)
+            self.silence(1000)
         if fns_ring_arm(&self.reader) and fns_ring_disarm(&self.reader):
             self.tell(FNS_RING_BELL)     # it came in between and nobody rings for it
 
