@@ -66,7 +66,7 @@ def mounts() -> dict[str, str]:
             left, _, right = line.partition(" - ")
             fields = left.split()
             # The run directory's own is made by the first namespace, and kept on purpose.
-            if fields[4] != run_dir and fields[4] not in privilege.hidden:
+            if fields[4] != run_dir and fields[4] not in privilege.passing:
                 found[fields[0]] = f"{right.split()[0]} {fields[3]} on {fields[4]}"
     return found
 

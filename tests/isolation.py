@@ -56,7 +56,7 @@ class Privilege:
     def __init__(self) -> None:
         self.reason = ""
         self.isolated = False
-        self.hidden: set[str] = set()  # mount points of the machine's namespaces, which come and go below our own
+        self.passing: set[str] = set()  # where the machine mounts what comes and goes: namespaces, containers, logins
 
     def acquire(self) -> None:
         try:
@@ -65,10 +65,10 @@ class Privilege:
             else:
                 unshare(CLONE_NEWNS | CLONE_NEWNET)
                 self.isolated = True
+                mount("none", "/", None, MS_REC | MS_PRIVATE)
                 with open("/proc/self/mountinfo", errors="surrogateescape") as lines:
                     points = {line.split()[4] for line in lines}
-                self.hidden = {point for point in points if point.startswith(os.path.realpath(RUN_DIR) + "/")}
-                mount("none", "/", None, MS_REC | MS_PRIVATE)
+                self.passing = {point for point in points if point.startswith(("/run/", "/var/"))}
                 mount("tmpfs", os.path.realpath("/var/run"), "tmpfs")
                 os.mkdir(RUN_DIR, 0o755)
                 subprocess.run(["ip", "link", "set", "lo", "up"], check=True, capture_output=True)
