@@ -2,6 +2,7 @@
 #include "_relay_proxy.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -228,7 +229,7 @@ static void __attribute__((noinline, unused)) memory_shed(void)
     int files = 0;
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), kept_high = 0;
     uintptr_t here = (uintptr_t)__builtin_frame_address(0), local = (uintptr_t)&errno;
-    uintptr_t thread = (uintptr_t)__builtin_thread_pointer();
+    uintptr_t thread = (uintptr_t)pthread_self();    /* the compiler's word for it is unknown to gcc 10 on x86 */
     const uintptr_t anchors[ANCHORS] = {(uintptr_t)&memory_shed, (uintptr_t)&recvmsg, (uintptr_t)&syscall,
                                         (uintptr_t)&memcpy, (uintptr_t)&epoll_wait};
     struct keep spans[SPANS] = {
