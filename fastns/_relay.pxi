@@ -519,7 +519,8 @@ cdef class RelayClient:
                 self.reaped = True
 
 
-# Proxies whose object went away without close(): dealloc must not wait, so the next start reaps them.
+# Proxies whose object went away without close(): dealloc must not wait, so the next start reaps them. And started
+# programs that could be neither kept nor killed.
 cdef int unreaped[64]
 
 

@@ -94,6 +94,47 @@ cdef int spawn_enter(int nsfd, spawn_mounts *mounts, const char **call) noexcept
 
 @cython.final
 @cython.auto_pickle(False)
+cdef class SpawnChild:
+    """The process one start makes, from the moment there is one: no signal handler runs between that and `pid`.
+
+    Until keep() it belongs to this object and ends with it, killed and reaped.
+    """
+    cdef readonly int pid
+    cdef int owner
+
+    def start(self, object func, tuple args):
+        """The pid, which is what func(*args) returns."""
+        self.owner = lx.getpid()
+        self.pid = func(*args)
+        return self.pid
+
+    def keep(self):
+        """Somebody else looks after it from now on."""
+        self.pid = 0
+
+    def end(self):
+        """Kill and reap it, if there is one that nobody has reaped yet."""
+        self.end_now()
+
+    cdef void end_now(self) noexcept:
+        cdef int pid = self.pid, status = 0, got
+        self.pid = 0
+        if pid == 0 or self.owner != lx.getpid() or fns_relay_wait(pid, &status, 0) != 0:
+            return
+        if lx.kill(pid, lx.SIGKILL) < 0:
+            unreaped_add(pid)                # somebody else's by now: it ends when it wants to
+            return
+        with nogil:
+            got = -lx.EINTR
+            while got == -lx.EINTR:
+                got = fns_relay_wait(pid, &status, 1)
+
+    def __dealloc__(self):
+        self.end_now()
+
+
+@cython.final
+@cython.auto_pickle(False)
 cdef class SpawnWork:
     """The one call that runs inside the namespace, and what came of it."""
     cdef object func

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import signal
 import subprocess
 import threading
 import types
@@ -136,7 +137,8 @@ class NSPopen(subprocess.Popen):  # type: ignore[type-arg]
 
     Raises: FileNotFoundError (no such namespace, flags=0), FileExistsError (O_CREAT | O_EXCL), PermissionError and
     other OSError with `filename` = the namespace (open, setns, unshare, mount), and whatever subprocess raises about
-    the program. Source: setns(2), ip-netns(8).
+    the program. When it raises after the program has started, as a signal handler may make it, the program is killed
+    and reaped. Source: setns(2), ip-netns(8).
     """
 
     nsname: Any
@@ -156,45 +158,56 @@ class NSPopen(subprocess.Popen):  # type: ignore[type-arg]
         self.nsname = nsname
         self.flags = flags
         self.released = False
+        child = _core.SpawnChild()
         netns_fd, owned = open_ref(nsname, flags, pid=pid, libc=libc)
         try:
-            reference: Any = nsname
-            if pid is not None:
-                reference = f"/proc/{pid}/ns/net"
-            elif not isinstance(nsname, (str, bytes, int)):
-                reference = getattr(nsname, "name", netns_fd)
-            self._start_in = (netns_fd, reference, exec_mounts(reference, netns_fd) if exec_like_ip else None)
-            super().__init__(*popen_args, **popen_kwargs)
-        finally:
-            self.__dict__.pop("_start_in", None)
-            if owned:
-                os.close(netns_fd)
-        for file in (self.stdin, self.stdout, self.stderr):
-            if file is not None:
-                for name in ("fcntl", "ioctl", "flock", "lockf"):
-                    setattr(file, name, _file_method(file, name))
+            try:
+                reference: Any = nsname
+                if pid is not None:
+                    reference = f"/proc/{pid}/ns/net"
+                elif not isinstance(nsname, (str, bytes, int)):
+                    reference = getattr(nsname, "name", netns_fd)
+                mounts = exec_mounts(reference, netns_fd) if exec_like_ip else None
+                self._start_in = (netns_fd, reference, mounts, child)
+                super().__init__(*popen_args, **popen_kwargs)
+            finally:
+                self.__dict__.pop("_start_in", None)
+                if owned:
+                    os.close(netns_fd)
+            for file in (self.stdin, self.stdout, self.stderr):
+                if file is not None:
+                    for name in ("fcntl", "ioctl", "flock", "lockf"):
+                        setattr(file, name, _file_method(file, name))
+            child.keep()
+        except BaseException:
+            if child.pid and self.returncode is None:
+                self.returncode = -signal.SIGKILL
+            child.end()
+            raise
 
     def __exit__(self, *exc_info: Any) -> None:
         if not self.released:
             super().__exit__(*exc_info)
 
     def _execute_child(self, *args: Any) -> None:
-        netns_fd, reference, mounts = self._start_in
+        netns_fd, reference, mounts, child = self._start_in
         preexec_fn = args[_PREEXEC_FN]
         if preexec_fn is not None and all(args[i] is None for i in _IDENTITY):
             self._enter_in_child(preexec_fn, args)
         else:
-            scope = dict(_execute_child.__globals__)
-            call = _fork_exec_in(netns_fd, reference, mounts)
-            scope["_fork_exec"] = call
-            scope["_posixsubprocess"] = types.SimpleNamespace(fork_exec=call)  # Python 3.9, 3.10
-            scope["_USE_POSIX_SPAWN"] = False
-            types.FunctionType(_execute_child.__code__, scope)(self, *args)
+            self._execute_with(_fork_exec_in(netns_fd, reference, mounts, child), args)
         if mounts is not None:
             report_mounts(mounts)
 
+    def _execute_with(self, call: Callable[..., int], args: tuple[Any, ...]) -> None:
+        scope = dict(_execute_child.__globals__)
+        scope["_fork_exec"] = call
+        scope["_posixsubprocess"] = types.SimpleNamespace(fork_exec=call)  # Python 3.9, 3.10
+        scope["_USE_POSIX_SPAWN"] = False
+        types.FunctionType(_execute_child.__code__, scope)(self, *args)
+
     def _enter_in_child(self, preexec_fn: Callable[[], Any], args: tuple[Any, ...]) -> None:
-        netns_fd, reference, mounts = self._start_in
+        netns_fd, reference, mounts, child = self._start_in
         # The child can only say that something failed, not what; so find out here whether entering works.
         _core.fork_exec_in(netns_fd, reference, mounts, None, ())
         safe_fd = fcntl.fcntl(netns_fd, fcntl.F_DUPFD_CLOEXEC, 3)  # below 3 the child puts its standard files
@@ -205,7 +218,7 @@ class NSPopen(subprocess.Popen):  # type: ignore[type-arg]
 
         try:
             changed = (*args[:_PREEXEC_FN], enter_and_call, *args[_PREEXEC_FN + 1 :])
-            super()._execute_child(*changed)  # type: ignore[misc]
+            self._execute_with(lambda *arguments: child.start(fork_exec, arguments), changed)
         finally:
             os.close(safe_fd)
 
@@ -225,14 +238,15 @@ class NSPopen(subprocess.Popen):  # type: ignore[type-arg]
                     file.close()
                 except BrokenPipeError:
                     pass
-        running = self.poll() is None
-        state = self.__dict__.copy()
+        if self.poll() is not None:
+            self.__class__ = _Released
+            return
+        # This object will not be usable, so a plain one with the same state does the waiting.
+        waiter = subprocess.Popen.__new__(subprocess.Popen)
+        waiter.__dict__.update(self.__dict__)
+        thread = threading.Thread(target=waiter.wait, name=f"fastns-reap-{waiter.pid}", daemon=True)
         self.__class__ = _Released
-        if running:
-            # This object is not usable any more, so a plain one with the same state does the waiting.
-            waiter = subprocess.Popen.__new__(subprocess.Popen)
-            waiter.__dict__.update(state)
-            threading.Thread(target=waiter.wait, name=f"fastns-reap-{waiter.pid}", daemon=True).start()
+        thread.start()
 
 
 class _Released(NSPopen):
@@ -256,7 +270,9 @@ class _Released(NSPopen):
         return f"<NSPopen: in {self.nsname!r}, released>"
 
 
-def _fork_exec_in(netns_fd: int, reference: Any, mounts: _core.SpawnMounts | None) -> Callable[..., int]:
+def _fork_exec_in(
+    netns_fd: int, reference: Any, mounts: _core.SpawnMounts | None, child: _core.SpawnChild
+) -> Callable[..., int]:
     """fork_exec with subprocess's signature, which runs inside the namespace."""
 
     def call(argv: list[Any], executables: Any, close_fds: Any, keep: Any, cwd: Any, *rest: Any) -> int:
@@ -265,7 +281,7 @@ def _fork_exec_in(netns_fd: int, reference: Any, mounts: _core.SpawnMounts | Non
         if cwd is not None:
             cwd = os.fsencode(cwd)
         arguments = (plain, executables, close_fds, keep, cwd, *rest)
-        pid: int = _core.fork_exec_in(netns_fd, reference, mounts, fork_exec, arguments)
+        pid: int = _core.fork_exec_in(netns_fd, reference, mounts, child.start, (fork_exec, arguments))
         return pid
 
     return call

@@ -187,7 +187,7 @@ class Proxy:
         client.close()
 
     def __repr__(self) -> str:
-        return f"<fastns.Proxy pid={self.pid} {'alive' if self.alive else 'closed'}>"
+        return f"<fastns.Proxy pid={self._client.pid} {'alive' if self.alive else 'closed'}>"
 
 
 def _remember(client: _core.RelayClient) -> None:

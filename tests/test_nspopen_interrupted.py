@@ -1,0 +1,160 @@
+"""An exception out of the middle of a start, as a signal handler may raise it: no process is left without an owner."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from types import FrameType
+from typing import Any, Callable, Iterator
+
+import guard
+import pytest
+
+from fastns import _core, nspopen
+from fastns.nspopen import NSPopen
+from fastns.proxy import Proxy
+
+pytestmark = [
+    pytest.mark.root,
+    # a Popen dropped with its program running, and handlers that raise inside __del__ and what runs at a fork
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+ROUNDS = 150
+WALL = 0x40000000  # __WALL: the proxy is a child without an exit signal. waitpid(2)
+FILES = (nspopen.__file__, subprocess.__file__)
+UNTOUCHED = ("__del__", "wait", "_wait", "_try_wait", "_internal_poll")  # which keep subprocess's own books
+
+
+class Struck(BaseException):
+    pass
+
+
+def strike(*_: Any) -> None:
+    raise Struck
+
+
+@pytest.fixture(autouse=True)
+def descriptors(leak_guard: None) -> Iterator[None]:
+    """Of descriptors subprocess itself says that an exception there may leave some open."""
+    before = guard.descriptors()
+    yield
+    gc.collect()
+    for fd, target in guard.descriptors().items():
+        if before.get(fd) != target:
+            os.close(fd)
+
+
+def no_child_is_left() -> None:
+    """Whom subprocess has in its books, as it has every Popen dropped with its program running, is no orphan."""
+    gc.collect()
+    for popen in list(subprocess._active):  # type: ignore[attr-defined]
+        with suppress(ChildProcessError):
+            os.waitpid(popen.pid, 0)  # its wait() may have been left with the lock taken
+    _core.reap_abandoned(60_000)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG | WALL)
+
+
+def start_and_wait(netns: str, **options: Any) -> None:
+    child = None
+    try:
+        child = NSPopen(netns, ["true"], **options)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if child is not None:
+            child.wait()
+
+
+def proxy_and_close(netns: str) -> None:
+    proxy = None
+    try:
+        proxy = Proxy(netns=[netns])
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if proxy is not None:
+            proxy.close()
+
+
+WAYS: dict[str, Callable[[str], None]] = {
+    "there and back": start_and_wait,
+    "thread": lambda netns: start_and_wait(netns, exec_like_ip=True),
+    "in the child": lambda netns: start_and_wait(netns, preexec_fn=int, stdout=subprocess.DEVNULL),
+    "proxy": proxy_and_close,
+}
+
+
+def bytecodes(work: Callable[[str], None], netns: str, last: int = -1) -> int:
+    """How many bytecodes of the start are run. Raises before the one with the number `last`."""
+    count, here = 0, os.getpid()
+
+    def each(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal count
+        if event == "opcode" and os.getpid() == here:
+            count += 1
+            if count == last:
+                sys.settrace(None)
+                raise Struck
+        return each
+
+    def called(frame: FrameType, event: str, _: Any) -> Any:
+        if frame.f_code.co_name in UNTOUCHED or frame.f_code.co_filename not in FILES:
+            return None
+        frame.f_trace_opcodes = True
+        return each
+
+    sys.settrace(called)
+    try:
+        work(netns)
+    finally:
+        sys.settrace(None)
+    return count
+
+
+@pytest.mark.parametrize("way", ["there and back", "thread", "in the child"])
+def test_between_any_two_bytecodes(netns: str, rng: random.Random, way: str) -> None:
+    total = bytecodes(WAYS[way], netns)
+    assert total > 500
+    struck = 0
+    for moment in rng.sample(range(1, total), ROUNDS):
+        try:
+            bytecodes(WAYS[way], netns, moment)  # the count varies a little
+        except Struck:
+            struck += 1
+    assert struck > ROUNDS / 2
+    no_child_is_left()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_by_a_signal(netns: str, rng: random.Random, way: str) -> None:
+    struck = 0
+    before = signal.signal(signal.SIGALRM, strike)
+    try:
+        for _ in range(ROUNDS):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.00001, 0.004))
+                WAYS[way](netns)
+            except Struck:
+                struck += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert struck
+    no_child_is_left()
+
+
+def test_the_program_is_killed(netns: str) -> None:
+    class Interrupted(NSPopen):
+        def _close_pipe_fds(self, *args: Any) -> None:  # after the fork
+            super()._close_pipe_fds(*args)  # type: ignore[misc]
+            raise Struck
+
+    with pytest.raises(Struck):
+        Interrupted(netns, ["sleep", "600"])
+    no_child_is_left()
