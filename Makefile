@@ -3,6 +3,7 @@
 # make bench   the benchmarks, into README.md and docs   make lint   the checks of the source
 # make soak    everything at random for ten minutes: ARGS='--seconds N --seed N --resume FILE'
 # make coverage  what of the proxy's C the tests reach
+# make consumers  the tests of programs on pyroute2, with fastns and without, into docs; as root, needs PyPI and minutes
 # make power   the filter of the proxy against what strace sees it call: ARGS=tests for the whole suite
 # make clean   forget everything made here
 #
@@ -50,6 +51,9 @@ coverage: $(VENV)/test
 power: $(VENV)/test
 	$(ROOTLESS) $(BIN)/python tests/power -q --tb=no -p no:cacheprovider $(or $(ARGS),tests/test_policy.py \
 		tests/test_relay_open.py tests/test_relay.py::test_pages_of_a_burst_are_given_back)
+
+consumers: $(VENV)/test
+	$(BIN)/python tests/consumers.py $(or $(ARGS),--write)
 
 lint: $(VENV)/lint
 	$(BIN)/ruff check fastns tests benchmarks setup.py

@@ -303,7 +303,7 @@ cdef class RelayChannel:
         request.op = FNS_GETSOCKOPT
         request.a = level
         request.b = optname
-        wanted = min(buflen if buflen else sizeof(int), FNS_OPT_MAX)
+        wanted = min(buflen if buflen else <int> sizeof(int), FNS_OPT_MAX)
         got = self.option(&request, <char *> &wanted, sizeof(wanted), &reply, payload)
         if buflen:
             return PyBytes_FromStringAndSize(payload, got)

@@ -42,7 +42,8 @@ cdef object new_cell(Plan p, bytes data, Py_ssize_t offset, Py_ssize_t length, o
 
 
 cdef bint stuck(Plan p, bytes data, Py_ssize_t offset) noexcept:
-    """Whether pyroute2's loop over an array would never end: an element of length 0 does not advance."""
+    """Whether pyroute2's loop over an array would never end: an element of length 0 does not advance. Told before, it is an
+    error of that attribute; _Bounded ends the loops that show only while they run."""
     cdef const uint8_t *base = <const uint8_t *>PyBytes_AS_STRING(data)
     cdef Py_ssize_t limit = PyBytes_GET_SIZE(data)
     cdef Py_ssize_t pos = offset + 4
