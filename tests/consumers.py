@@ -135,7 +135,7 @@ class Environment:
         self.python = self.folder / "bin" / "python"
         if not self.python.exists():
             subprocess.run([sys.executable, "-m", "venv", self.folder], check=True)
-        self.pip("install", program, "pytest", "pytest-timeout", "oslotest", "testscenarios", "ddt")
+        self.pip("install", program, "pyroute2", "pytest", "pytest-timeout", "oslotest", "testscenarios", "ddt")
         self.pip("install", "--force-reinstall", "--no-deps", wheel)
         listed = subprocess.run([self.python, "-m", "pip", "list", "--format=json"], check=True, capture_output=True, text=True)
         self.versions = {item["name"].lower().replace("_", "-"): item["version"] for item in json.loads(listed.stdout)}
