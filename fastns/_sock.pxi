@@ -100,6 +100,7 @@ cdef class NetlinkSocket:
     cdef readonly object nsid   # of the namespace the last datagram came from, None: the socket's own
     cdef fns_gap gap
     cdef bint gap_here          # the next thing to tell is that datagrams are missing
+    cdef readonly uint32_t dropped   # datagrams missing at the last ENOBUFS, 0: not known
     cdef int nudges             # messages sent to be answered, so that the socket is readable
     cdef int owner
     cdef int users              # threads inside send() or recv()
@@ -316,10 +317,6 @@ cdef class NetlinkSocket:
         with nogil:
             lx.poll(pfd, 2, wait_ms)
 
-    @property
-    def dropped(self):
-        return self.gap.missing
-
     cdef bint tell_gap(self) noexcept:
         """A gap is found. False when nothing is missing in it but acknowledgements of nudge()."""
         cdef uint32_t ours = min(<uint32_t> self.nudges, self.gap.missing)
@@ -353,7 +350,7 @@ cdef class NetlinkSocket:
         cdef lx.nlmsghdr head
         cdef int flags = lx.MSG_PEEK
         cdef ssize_t n
-        while self.nudges:
+        while self.nudges and not self.gap_here:
             n = lx.recv(self.fd, &head, sizeof(head), flags | lx.MSG_DONTWAIT)
             if n == -1 and lx.errno == lx.ENOBUFS:
                 self.gap_here = fns_gap_open(&self.gap, self.fd) and self.tell_gap()
@@ -379,6 +376,7 @@ cdef class NetlinkSocket:
             fd = self.fd
             if self.gap_here:
                 self.gap_here = False
+                self.dropped = self.gap.missing
                 self.skip_nudges()
                 raise overrun_error(self.filename)
             with nogil:
@@ -397,8 +395,9 @@ cdef class NetlinkSocket:
                 self.gap_here = fns_gap_open(&self.gap, fd) and self.tell_gap()
                 continue
             if n == -lx.EAGAIN:
-                if fns_gap_empty(&self.gap, fd) and self.tell_gap():
-                    raise overrun_error(self.filename)
+                self.gap_here = fns_gap_empty(&self.gap, fd) and self.tell_gap()
+                if self.gap_here:
+                    continue
                 if timeout is not None:
                     wait_ms = <int> max(deadline - fns_monotonic_ms(), 0)
                     if wait_ms == 0:
