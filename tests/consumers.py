@@ -31,6 +31,8 @@ PAGE = TREE / "docs" / "consumers.md"
 BEGIN, END = "<!-- table -->\n", "<!-- end of table -->\n"
 SECONDS = 1200  # for one run of one row
 
+WHAT_TESTS_IMPORT = ("ddt", "oslotest", "requests-mock", "testscenarios", "webtest")  # and their packages do not require
+
 
 class Row(NamedTuple):
     """Tests of a program: `tests` are packages and modules of the installed one, `without` files to leave out."""
@@ -135,7 +137,7 @@ class Environment:
         self.python = self.folder / "bin" / "python"
         if not self.python.exists():
             subprocess.run([sys.executable, "-m", "venv", self.folder], check=True)
-        self.pip("install", program, "pyroute2", "pytest", "pytest-timeout", "oslotest", "testscenarios", "ddt")
+        self.pip("install", program, "pyroute2", "pytest", "pytest-timeout", *WHAT_TESTS_IMPORT)
         self.pip("install", "--force-reinstall", "--no-deps", wheel)
         listed = subprocess.run([self.python, "-m", "pip", "list", "--format=json"], check=True, capture_output=True, text=True)
         self.versions = {item["name"].lower().replace("_", "-"): item["version"] for item in json.loads(listed.stdout)}
