@@ -23,6 +23,7 @@
 #endif
 
 enum { PUMP_DATAGRAMS = 128, PUMP_BYTES = 256 * 1024, BELL_BYTES = 64 * 1024 };
+enum { BELL_RUNG = 2 };   /* fns_ring.bell; the caller writes 1 when it does not wait any more */
 enum { RESET_BYTES = 16 * 1024, TRIM_BYTES = 1024 * 1024, TRIM_ALIGN = 64 * 1024 };
 enum { DATAGRAM_USUAL = 256 * 1024, EVENTS = 64, MESSAGES = 16, SPARES = 4 };
 
@@ -191,10 +192,17 @@ static void bell_send(struct chan *c)
 
 static void chan_bell(struct chan *c)
 {
+    uint32_t asked = 0, rung = BELL_RUNG;
+
     atomic_thread_fence(memory_order_seq_cst);   /* pairs with fns_ring_arm() */
-    if (atomic_load_explicit(&c->ring->bell, memory_order_relaxed) == 0
-        && atomic_exchange(&c->ring->bell, 1) == 0)
-        bell_send(c);
+    if (atomic_load_explicit(&c->ring->bell, memory_order_relaxed) != 0
+        || !atomic_compare_exchange_strong(&c->ring->bell, &asked, BELL_RUNG))
+        return;
+    /* It may have asked behind the last record: the next one rings. But if it counts on this one by now, it gets it. */
+    if (atomic_load(&c->ring->tail) == atomic_load(&c->ring->head)
+        && (atomic_compare_exchange_strong(&c->ring->bell, &rung, 0) || rung == 0))
+        return;
+    bell_send(c);
 }
 
 static void chan_listen(struct chan *c, uint32_t events)

@@ -101,7 +101,7 @@ enum fns_message_op {
     FNS_SEND = 1,        /* patches, then the request */
     FNS_SEND_MEMFD = 2,  /* patches; the request is in the memfd that is the first descriptor */
     FNS_SPACE = 3,       /* the ring was full and has room again */
-    FNS_RING_BELL = 4    /* ring the doorbell if the ring holds something */
+    FNS_RING_BELL = 4    /* ring the doorbell */
 };
 
 struct fns_message {
