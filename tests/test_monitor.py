@@ -63,6 +63,19 @@ def everything(monitor, *, due=True):
                 return items
 
 
+def until_it_ends(thread, monitor, rng, chance, pause):
+    """Start the thread; what arrives while it runs, read with a pause now and then."""
+    thread.start()
+    while thread.is_alive():
+        try:
+            yield monitor.get(0.01)
+        except TimeoutError:
+            pass
+        if rng.random() < chance:
+            time.sleep(pause)
+    thread.join()
+
+
 def names(items):
     return [(item["event"], item.get("ifname")) for item in items if item.get("ifname") != "lo"]
 
@@ -185,17 +198,7 @@ def test_every_gap_in_a_storm_has_its_loss(ns, netns, rng, rcvbuf):
                         batch.route("add", dst=f"{address(n)}/32", oif=1)
 
     with ns.monitor(groups=RTMGRP_IPV4_ROUTE, rcvbuf=rcvbuf, ring_size=65536) as monitor:
-        thread = threading.Thread(target=storm)
-        thread.start()
-        items = []
-        while thread.is_alive():
-            try:
-                items.append(monitor.get(0.001))
-            except TimeoutError:
-                pass
-            if rng.random() < 0.002:
-                time.sleep(0.003)
-        thread.join()
+        items = list(until_it_ends(threading.Thread(target=storm), monitor, rng, 0.002, 0.003))
         items += everything(monitor)
     last, lost, seen = -1, False, 0
     for item in items:
@@ -306,15 +309,8 @@ def test_applying_the_stream_ends_in_the_kernels_state(ns, rng):
                         batch.route(command, dst=f"{address(n)}/32", oif=1, priority=n % 3)
 
             thread = threading.Thread(target=storm, args=(type(rng)(rng.random()),))
-            thread.start()
-            while thread.is_alive():
-                try:
-                    replica.apply(monitor.get(0.01))
-                except TimeoutError:
-                    pass
-                if rng.random() < 0.01:
-                    time.sleep(0.005)
-            thread.join()
+            for item in until_it_ends(thread, monitor, rng, 0.01, 0.005):
+                replica.apply(item)
             for item in everything(monitor):
                 replica.apply(item)
             assert replica.state == kernel_state(ns)
