@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 SOURCES := setup.py pyproject.toml MANIFEST.in LICENSE \
 	$(filter-out fastns/_core.c fastns/_codec.c, \
-	$(wildcard fastns/*.py fastns/*.pyx fastns/*.pxi fastns/*.pxd fastns/*.pyi fastns/*.c fastns/*.h))
+	$(foreach kind,py pyx pxi pxd pyi c h,$(wildcard fastns/*.$(kind) fastns/*/*.$(kind))))
 ROOTLESS := $(if $(filter 0,$(shell id -u)),,$(BIN)/fastns rootless --)
 
 .PHONY: run test bench lint docs soak coverage power clean
@@ -43,14 +43,14 @@ coverage: $(VENV)/test
 	cp -r setup.py pyproject.toml README.md fastns tests build/coverage && rm -f build/coverage/fastns/*.so
 	cd build/coverage && FASTNS_COVERAGE=1 $(abspath $(BIN))/python setup.py -q build_ext --inplace
 	cd build/coverage && $(ROOTLESS:$(BIN)/%=$(abspath $(BIN))/%) $(abspath $(BIN))/python -m pytest -q \
-		tests/test_relay*.py tests/test_policy.py tests/test_faults.py tests/test_monitor.py
+		tests/relay tests/test_monitor.py
 	cd build/coverage && $(ROOTLESS:$(BIN)/%=$(abspath $(BIN))/%) $(abspath $(BIN))/python \
-		tests/fuzz/relaybuild.py build/temp*/fastns
+		tests/fuzz/relaybuild.py build/temp*/fastns/relay
 
 # The tests that reach all the filter lets through.
 power: $(VENV)/test
-	$(ROOTLESS) $(BIN)/python tests/power -q --tb=no -p no:cacheprovider $(or $(ARGS),tests/test_policy.py \
-		tests/test_relay_open.py tests/test_relay.py::test_pages_of_a_burst_are_given_back)
+	$(ROOTLESS) $(BIN)/python tests/relay/power -q --tb=no -p no:cacheprovider $(or $(ARGS),tests/relay/test_policy.py \
+		tests/relay/test_open.py tests/relay/test_channel.py::test_pages_of_a_burst_are_given_back)
 
 consumers: $(VENV)/test
 	$(BIN)/python tests/consumers.py $(or $(ARGS),--write)
@@ -60,7 +60,7 @@ lint: $(VENV)/lint
 	$(BIN)/mypy
 	$(BIN)/mypy tests/typing
 	$(BIN)/pyright -p pyproject.toml
-	for file in fastns/_relay*.c; do \
+	for file in fastns/relay/*.c; do \
 		$(CC) -std=gnu11 -O2 -Wall -Wextra -Wconversion -Werror -c $$file -o /dev/null || exit 1; done
 
 # A site in build/site. Needs nothing from elsewhere when it is looked at.

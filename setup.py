@@ -38,8 +38,8 @@ if coverage:
 extensions = [
     Extension(
         "fastns._core",
-        ["fastns/_core.pyx", *sorted(glob.glob("fastns/_relay*.c"))],
-        depends=[*glob.glob("fastns/*.pxi"), *glob.glob("fastns/_relay*.h"), "fastns/_linux.pxd"],
+        ["fastns/_core.pyx", *sorted(glob.glob("fastns/relay/*.c"))],
+        depends=[*glob.glob("fastns/core/*.pxi"), *glob.glob("fastns/relay/*.h"), "fastns/_linux.pxd"],
         define_macros=macros,
         extra_compile_args=compile_args,
         extra_link_args=[*link_args, "-pthread", "-Wl,-z,now"],
@@ -47,7 +47,7 @@ extensions = [
     Extension(
         "fastns._codec",
         ["fastns/_codec.pyx"],
-        depends=[*glob.glob("fastns/*.pxi"), "fastns/_arrow.h", "fastns/_table.h", "fastns/_linux.pxd"],
+        depends=[*glob.glob("fastns/codec/*.pxi"), *glob.glob("fastns/codec/*.h"), "fastns/_linux.pxd"],
         define_macros=macros,
         extra_compile_args=compile_args,
         extra_link_args=link_args,

@@ -32,8 +32,8 @@ cdef object os_error(int err, str call, object filename=None):
     return OSError(err, f"{call}: {os.strerror(err)}", filename)
 
 
-include "_ns.pxi"
-include "_sock.pxi"
-include "_relay.pxi"
-include "_channel.pxi"
-include "_spawn.pxi"
+include "core/ns.pxi"
+include "core/sock.pxi"
+include "core/relay.pxi"
+include "core/channel.pxi"
+include "core/spawn.pxi"

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pyroute2.netlink.rtnl import RTMGRP_DEFAULTS
 
 from fastns import netns as netns_module
-from fastns._aio_engine import AsyncEngine, OneAtATime
-from fastns._transport import Handle, open_engine
 from fastns.batch import Batch, BatchReport
+from fastns.engine.aio import AsyncEngine, OneAtATime
+from fastns.engine.transport import Handle, open_engine
 from fastns.monitor import Monitor
 from fastns.nspopen import NSPopen
 

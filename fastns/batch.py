@@ -16,8 +16,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastns import _codec, netns
-from fastns._engine import Engine, LocalRequests, Sequence
-from fastns._request import Request, drive, request_methods
+from fastns.engine.blocking import Engine, LocalRequests, Sequence
+from fastns.engine.request import Request, drive, request_methods
 from fastns.errors import BatchError, BatchItemError, BatchItemErrors, NetlinkError
 
 if TYPE_CHECKING:

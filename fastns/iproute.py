@@ -14,9 +14,9 @@ from pyroute2.netlink.rtnl import RTMGRP_DEFAULTS
 
 from fastns import _codec
 from fastns import netns as netns_module
-from fastns._engine import Engine
-from fastns._request import RTNL_METHODS, Request, Response, drive, iterate
-from fastns._transport import Handle, open_engine
+from fastns.engine.blocking import Engine
+from fastns.engine.request import RTNL_METHODS, Request, Response, drive, iterate
+from fastns.engine.transport import Handle, open_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

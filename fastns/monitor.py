@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fastns import _codec
-from fastns._request import Dump
+from fastns.engine.request import Dump
 from fastns.errors import NetlinkDumpInterrupted
 from fastns.table import request
 

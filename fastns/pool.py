@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastns import _codec, netns
-from fastns._request import Dump
+from fastns.engine.request import Dump
 from fastns.iproute import BUILT, UNFILTERED, NetNS
 
 if TYPE_CHECKING:

@@ -22,8 +22,6 @@ from fastns._core import RelayChannel
 from fastns.iproute import NetNS
 from fastns.proxy import Proxy
 
-pytest_plugins = ["databases"]
-
 # A gate gives the same answer twice; everything else looks for what is new.
 SEED = int(os.environ.get("FASTNS_SEED") or (1 if STRICT else secrets.randbits(32)))
 

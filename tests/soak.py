@@ -25,7 +25,7 @@ from pathlib import Path
 
 from guard import leaks, look
 from isolation import acquire, privilege
-from relaywire import ended
+from relay.wire import ended
 
 import fastns
 from fastns import IPRoute, NetlinkError, NetNS, NSPopen, Proxy, ProxyError

@@ -14,9 +14,9 @@ from subprocess import DEVNULL, PIPE
 
 import pyroute2
 import pytest
+from engine.kernel import FakeKernel, done, route
 from handles import plain
 from isolation import needs_tun
-from test_engine import FakeKernel, done, route
 
 from fastns import BatchError, NetlinkError, NetNS, ResyncBegin, ResyncEnd
 from fastns import netns as netns_module

@@ -137,8 +137,10 @@ def test_reference_has_every_public_name():
         for name in re.findall(r"^::: (\S+)$", page.read_text(encoding="utf-8"), re.M)
     }
     missing = []
-    for path in sorted(Path(fastns.__file__).parent.glob("[a-z]*.py")):
-        module = importlib.import_module(f"fastns.{path.stem}")
+    package = Path(fastns.__file__).parent
+    for path in sorted([*package.glob("[a-z]*.py"), *package.glob("*/__init__.py")]):
+        name = path.parent.name if path.stem == "__init__" else path.stem
+        module = importlib.import_module(f"fastns.{name}")
         for name in getattr(module, "__all__", ()):
             thing = getattr(module, name)
             if not getattr(thing, "__module__", "fastns").startswith("fastns"):

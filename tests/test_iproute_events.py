@@ -11,7 +11,7 @@ import pytest
 from handles import until, veth
 from pyroute2.netlink.rtnl import RTMGRP_LINK
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-from relaywire import settle
+from relay.wire import settle
 
 from fastns import NetNS
 

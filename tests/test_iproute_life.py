@@ -21,7 +21,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from fastns import IPRoute, NetlinkError, NetNS, Proxy
 from fastns import netns as netns_module
-from fastns._engine import Engine
+from fastns.engine.blocking import Engine
 
 pytestmark = pytest.mark.root
 

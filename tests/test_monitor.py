@@ -15,7 +15,7 @@ import time
 
 import pytest
 from pyroute2.netlink.rtnl import RTMGRP_IPV4_ROUTE, RTMGRP_LINK
-from relaywire import WAIT, settle
+from relay.wire import WAIT, settle
 
 from fastns import NetNS, Proxy, ProxyError
 from fastns.monitor import Lost, ResyncBegin, ResyncEnd, group_numbers

@@ -97,10 +97,10 @@ def test_sdist_has_sources_and_nothing_generated(sdist):
     wanted = {
         "_core.pyx",
         "_codec.pyx",
-        "_relay.c",
-        "_relay.h",
+        "relay/loop.c",
+        "relay/relay.h",
         "_linux.pxd",
-        "_ns.pxi",
+        "core/ns.pxi",
         "_core.pyi",
         "py.typed",
     }
@@ -108,9 +108,9 @@ def test_sdist_has_sources_and_nothing_generated(sdist):
     assert {"LICENSE", "README.md", "CHANGELOG.md", "setup.py", "pyproject.toml", "Makefile"} <= names
     assert {"tests/conftest.py", "benchmarks/floor.c", "tests/isolation.py"} <= names
     here = {
-        f"fastns/{path.name}"
-        for path in (TREE / "fastns").iterdir()
-        if path.suffix in (".py", ".pyx", ".pxi")
+        str(path.relative_to(TREE))
+        for path in (TREE / "fastns").rglob("*")
+        if path.suffix in (".py", ".pyx", ".pxi", ".h")
     }
     assert here <= names
     assert not {

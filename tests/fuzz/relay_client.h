@@ -1,5 +1,5 @@
 /* A client of the proxy in C, for the programs that test it without an interpreter. */
-#include "_relay_proxy.h"
+#include "proxy.h"
 
 #include <dirent.h>
 #include <fcntl.h>

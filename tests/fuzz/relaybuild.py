@@ -17,8 +17,8 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PACKAGE = HERE.parents[1] / "fastns"
-SOURCES = sorted(PACKAGE.glob("_relay*.c"))
+PACKAGE = HERE.parents[1] / "fastns" / "relay"
+SOURCES = sorted(PACKAGE.glob("*.c"))
 FLAGS = {
     "sanitized": [
         "-fsanitize=address,undefined",
@@ -71,7 +71,7 @@ def reached(directory: Path, source: Path, into: dict[int, bool]) -> None:
         if not re.search(rf"(^|-){re.escape(source.stem)}$", data.stem):
             continue
         done = subprocess.run(
-            ["gcov", "-t", str(data)], check=True, capture_output=True, text=True, cwd=PACKAGE.parent
+            ["gcov", "-t", str(data)], check=True, capture_output=True, text=True, cwd=PACKAGE.parents[1]
         )
         current = None
         for line in done.stdout.splitlines():

@@ -7,12 +7,12 @@ import shutil
 import subprocess
 
 import pytest
+from fuzz.relaybuild import ENVIRONMENT, PACKAGE, build
 from isolation import unavailable
-from relaybuild import ENVIRONMENT, PACKAGE, build
 
 SECONDS = float(os.environ.get("FASTNS_FUZZ_SECONDS", "3"))
 
-if not (PACKAGE / "_relay.c").is_file():
+if not (PACKAGE / "loop.c").is_file():
     pytest.skip("python: the source tree is not here", allow_module_level=True)
 
 

@@ -1,0 +1,176 @@
+"""Netlink messages as one line of text, and as plain data for JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastns.cli.lines import RULE_ACTIONS, TYPES
+from fastns.cli.words import INET6, PROTOCOLS, SCOPES, TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Device = Callable[[int], str]
+    Segments = list[tuple[str, str]]  # text and its style
+
+IFF_UP, IFF_LOOPBACK, IFF_LOWER_UP = 0x1, 0x8, 0x10000
+NUD = {1: "INCOMPLETE", 2: "REACHABLE", 4: "STALE", 8: "DELAY", 16: "PROBE", 32: "FAILED", 64: "NOARP", 128: "PERMANENT"}
+TABLE_NAMES = {number: name for name, number in TABLES.items()}
+PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
+SCOPE_NAMES = {number: name for name, number in reversed(SCOPES.items())}
+TYPE_NAMES = dict(enumerate(TYPES, 1))
+ACTION_NAMES = {number: name for name, number in RULE_ACTIONS.items()}
+
+
+def segments(msg: Any, device: Device) -> Segments:
+    """What the message is about, in the words of `ip`. `device` names an index."""
+    event = msg["event"]
+    kind = event.partition("_")[2].lower().removeprefix("new").removeprefix("del").removeprefix("get")
+    describe = DESCRIBED.get(kind)
+    if describe is None:
+        return [(event, "bold")]
+    return [(f"{kind:<7} ", "bold"), *describe(msg, device)]
+
+
+def words(*pairs: tuple[str, Any]) -> str:
+    """" name value" of each pair that has a value."""
+    return "".join(f" {name} {value}" if name else f" {value}" for name, value in pairs if value not in (None, ""))
+
+
+def link(msg: Any, device: Device) -> Segments:
+    flags = msg["flags"]
+    up = flags & IFF_UP
+    state = "UP" if up and flags & IFF_LOWER_UP else "UP, no carrier" if up else "DOWN"
+    info = msg.get("linkinfo")
+    kind = info.get_attr("IFLA_INFO_KIND") if info is not None else None
+    master = msg.get("master")
+    rest = words(
+        ("", kind),
+        ("mtu", msg.get("mtu")),
+        ("master", device(master) if master else None),
+        ("", msg.get("address")),
+        ("alias", msg.get("ifalias")),
+    )
+    name = msg.get("ifname") or f"if{msg['index']}"
+    return [(name, "bold cyan"), (f" #{msg['index']} ", ""), (state, "green" if up else "red"), (rest, "")]
+
+
+def addr(msg: Any, device: Device) -> Segments:
+    local, address = msg.get("local"), msg.get("address")
+    peer = address if local and address != local else None
+    rest = words(
+        ("peer", peer),
+        ("dev", device(msg["index"])),
+        ("scope", SCOPE_NAMES.get(msg["scope"], msg["scope"])),
+        ("label", msg.get("label")),
+    )
+    return [(f"{local or address}/{msg['prefixlen']}", "bold cyan"), (rest, "")]
+
+
+def hop(msg: Any, device: Device) -> str:
+    via = msg.get("via")
+    oif = msg.get("oif")
+    return words(
+        ("via", msg.get("gateway") or (via.get("addr") if isinstance(via, dict) else None)),
+        ("dev", device(oif) if oif else None),
+    )
+
+
+def route(msg: Any, device: Device) -> Segments:
+    dst = msg.get("dst")
+    target = f"{dst}/{msg['dst_len']}" if dst else "default"
+    kind = TYPE_NAMES.get(msg["type"], str(msg["type"]))
+    table = msg.get("table") or msg["table"]
+    hops = msg.get("multipath") or ()
+    several = "".join(
+        f" nexthop{words(('via', h.get_attr('RTA_GATEWAY')), ('dev', device(h['oif'])), ('weight', h['hops'] + 1))}"
+        for h in hops
+    )
+    rest = words(
+        ("nhid", msg.get("nh_id")),
+        ("table", None if table == TABLES["main"] else TABLE_NAMES.get(table, table)),
+        ("proto", PROTOCOL_NAMES.get(msg["proto"], msg["proto"])),
+        ("src", msg.get("prefsrc")),
+        ("metric", msg.get("priority")),
+    )
+    kinds = [] if kind == "unicast" else [(f"{kind} ", "yellow")]
+    return [*kinds, (target, "bold cyan"), (hop(msg, device) + several + rest, "")]
+
+
+def neigh(msg: Any, device: Device) -> Segments:
+    state = NUD.get(msg["state"], "")
+    rest = words(("dev", device(msg["ifindex"])), ("lladdr", msg.get("lladdr")), ("", state))
+    proxy = " proxy" if msg["flags"] & 8 else ""
+    return [(msg.get("dst") or msg.get("lladdr") or "", "bold cyan"), (rest + proxy, "")]
+
+
+def rule(msg: Any, device: Device) -> Segments:
+    table = msg.get("table") or msg["table"]
+    src, dst = msg.get("src"), msg.get("dst")
+    rest = words(
+        ("", "inet6" if msg["family"] == INET6 else None),
+        ("from", f"{src}/{msg['src_len']}" if src else "all"),
+        ("to", f"{dst}/{msg['dst_len']}" if dst else None),
+        ("iif", msg.get("iifname")),
+        ("oif", msg.get("oifname")),
+        ("fwmark", msg.get("fwmark")),
+        ("lookup", TABLE_NAMES.get(table, table) if msg["action"] == 1 else None),
+        ("", ACTION_NAMES.get(msg["action"])),
+    )
+    return [(f"{msg.get('priority') or 0}:", "bold cyan"), (rest, "")]
+
+
+def nexthop(msg: Any, device: Device) -> Segments:
+    return [(f"id {msg.get('id')}", "bold cyan"), (hop(msg, device), "")]
+
+
+def traffic(msg: Any, device: Device) -> Segments:
+    def handle(number: int) -> str:
+        return "root" if number == 0xFFFFFFFF else f"{number >> 16:x}:{number & 0xFFFF or ''}"
+
+    rest = words(
+        ("dev", device(msg["index"])), ("handle", handle(msg["handle"])), ("parent", handle(msg["parent"]))
+    )
+    return [(str(msg.get("kind") or ""), "bold cyan"), (rest, "")]
+
+
+def nsid(msg: Any, device: Device) -> Segments:
+    return [(str(msg.get("nsid")), "bold cyan")]
+
+
+DESCRIBED: dict[str, Callable[[Any, Device], Segments]] = {
+    "link": link,
+    "addr": addr,
+    "route": route,
+    "neigh": neigh,
+    "rule": rule,
+    "nexthop": nexthop,
+    "qdisc": traffic,
+    "tclass": traffic,
+    "tfilter": traffic,
+    "nsid": nsid,
+}
+
+LEFT_OUT = ("attrs", "header", "value", "event", "__align")
+
+
+def plain(value: Any) -> Any:
+    """The message for JSON: fields and attributes beside each other, names as `msg.get` knows them, bytes as hex.
+
+    Attributes pyroute2 does not know are left out.
+    """
+    if isinstance(value, (bytes, bytearray)):
+        return value.hex()
+    if isinstance(value, dict):
+        found = {key: plain(value[key]) for key in value if key not in LEFT_OUT}
+        for slot in value.get("attrs") or ():
+            name, data = slot[0], slot[1]
+            if name == "UNKNOWN":
+                continue
+            prefix = getattr(value, "prefix", None) or ""
+            key = (name[len(prefix) :] if prefix and name.startswith(prefix) else name).lower()
+            found[key] = plain(data)  # where both are there, the field is too narrow: table, flags of an address
+        return found
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value

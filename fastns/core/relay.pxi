@@ -1,0 +1,553 @@
+# The caller's side of the proxy: the control connection. See relay/relay.h for the protocol.
+
+from libc.stdint cimport int32_t, uint8_t, uint64_t
+from libc.string cimport memcpy, memset
+
+import threading
+
+cdef extern from "relay/relay.h" nogil:
+    enum:
+        FNS_MAGIC, FNS_NAME_MAX, FNS_OPT_MAX, FNS_FDS_MAX, FNS_INLINE_MAX, FNS_REQUEST_MAX, FNS_RING_HEADER
+        FNS_RING_MAX, FNS_DIR_MAX, FNS_REPLY_MAX, FNS_STAT_COUNT
+        FNS_CONFIG_RESTRICTED, FNS_CONFIG_READ_ONLY, FNS_ALLOW, FNS_SEAL, FNS_BUFFER_MAX, FNS_ALLOWED_MAX
+        FNS_HELLO, FNS_NETNS, FNS_OPEN, FNS_SETSOCKOPT, FNS_GETSOCKOPT, FNS_GETSOCKNAME, FNS_BIND, FNS_STATS
+        FNS_OPEN_EXT_ACK, FNS_OPEN_STRICT, FNS_OPEN_ALL_NSID, FNS_OPEN_CAP_ACK, FNS_OPEN_BESIDE
+        FNS_SEND, FNS_SEND_MEMFD, FNS_SPACE, FNS_RING_BELL, FNS_STRICT
+        FNS_DATA, FNS_OVERRUN, FNS_ERROR, FNS_TRUNCATED, FNS_FOREIGN
+    struct fns_request:
+        uint32_t op, id, chan, len
+        int32_t a, b
+    struct fns_open:
+        int32_t family
+        uint32_t flags, portid, groups, rcvbuf, sndbuf, ring_size, name_len, spare
+    struct fns_reply:
+        uint32_t op, id
+        int32_t err
+        uint32_t stage, chan, len, a, b
+        uint64_t size
+    struct fns_message:
+        uint32_t op, len, patches, flags
+    struct fns_error:
+        int32_t err
+        uint32_t detail
+    struct fns_ring:
+        pass
+    struct fns_reader:
+        fns_ring *ring
+    struct fns_config:
+        int control
+        int parent
+        uint32_t max_channels, flags, families
+        char *run_dir
+    const char *fns_stage_name(uint32_t stage)
+    int fns_ring_attach(fns_reader *reader, void *map, size_t map_len)
+    int fns_ring_next(fns_reader *reader, const uint8_t **payload, uint32_t *len, uint32_t *type)
+    int fns_ring_release(fns_reader *reader)
+    int fns_ring_empty(fns_reader *reader)
+    int fns_ring_look(fns_reader *reader)
+    int fns_ring_arm(fns_reader *reader)
+    int fns_ring_disarm(fns_reader *reader)
+    int fns_relay_fork(const fns_config *config)
+    int fns_relay_wait(int pid, int *status, int block)
+
+STAT_NAMES = (
+    "channels", "opened", "requests", "request_bytes", "datagrams", "bytes", "doorbells", "stalls", "overruns",
+    "send_errors", "refused",
+)
+
+
+cdef int64_t deadline_of(object timeout) except? -2:
+    """The moment, in ms, at which `timeout` seconds from now are over; -1 for None."""
+    if timeout is None:
+        return -1
+    if timeout < 0:
+        raise ValueError(f"timeout {timeout!r} is negative")
+    return fns_monotonic_ms() + <int64_t> (min(timeout, 2e6) * 1000 + 0.999)
+
+
+cdef int wait_for(int fd, short events, int64_t deadline, short *revents) except -1:
+    """Poll without the GIL: 1 when something is there or a signal handler has run, 0 when the deadline is over."""
+    cdef lx.pollfd pfd
+    cdef int n, err, wait_ms = -1
+    pfd.fd = fd
+    pfd.events = events
+    while True:
+        if deadline >= 0:
+            wait_ms = <int> max(deadline - fns_monotonic_ms(), 0)
+        pfd.revents = 0
+        with nogil:
+            n = lx.poll(&pfd, 1, wait_ms)
+            err = lx.errno
+        revents[0] = pfd.revents
+        if n > 0:
+            return 1
+        if n == 0 and wait_ms >= 0:
+            return 0
+        if n < 0 and err != lx.EINTR:
+            raise os_error(err, "poll")
+        PyErr_CheckSignals()
+        if n < 0:
+            return 1
+
+
+cdef ssize_t send_with(int fd, lx.iovec *iov, int n, int *fds, int count) noexcept nogil:
+    """sendmsg without blocking, with descriptors: bytes, or -errno."""
+    cdef lx.msghdr msg
+    cdef lx.cmsghdr *cmsg
+    cdef char control[1088]        # CMSG_SPACE of FNS_FDS_MAX descriptors
+    cdef ssize_t sent
+    memset(&msg, 0, sizeof(msg))
+    msg.msg_iov = iov
+    msg.msg_iovlen = n
+    if count:
+        msg.msg_control = control
+        msg.msg_controllen = lx.CMSG_SPACE(count * sizeof(int))
+        memset(control, 0, msg.msg_controllen)
+        cmsg = lx.CMSG_FIRSTHDR(&msg)
+        cmsg.cmsg_level = lx.SOL_SOCKET
+        cmsg.cmsg_type = lx.SCM_RIGHTS
+        cmsg.cmsg_len = lx.CMSG_LEN(count * sizeof(int))
+        memcpy(lx.CMSG_DATA(cmsg), fds, count * sizeof(int))
+    sent = lx.sendmsg(fd, &msg, lx.MSG_DONTWAIT | lx.MSG_NOSIGNAL)
+    return -lx.errno if sent < 0 else sent
+
+
+cdef ssize_t receive_with(int fd, void *buf, size_t size, int *fds, int *count) noexcept nogil:
+    """recvmsg without blocking, with at most two descriptors: bytes, 0 at end of file, or -errno."""
+    cdef lx.msghdr msg
+    cdef lx.iovec iov
+    cdef lx.cmsghdr *cmsg
+    cdef char control[64]
+    cdef ssize_t got
+    iov.iov_base = buf
+    iov.iov_len = size
+    memset(&msg, 0, sizeof(msg))
+    msg.msg_iov = &iov
+    msg.msg_iovlen = 1
+    msg.msg_control = control
+    msg.msg_controllen = lx.CMSG_SPACE(2 * sizeof(int))
+    count[0] = 0
+    got = lx.recvmsg(fd, &msg, lx.MSG_DONTWAIT | lx.MSG_CMSG_CLOEXEC)
+    if got < 0:
+        return -lx.errno
+    cmsg = lx.CMSG_FIRSTHDR(&msg)
+    if cmsg != NULL and cmsg.cmsg_level == lx.SOL_SOCKET and cmsg.cmsg_type == lx.SCM_RIGHTS:
+        count[0] = 2 if cmsg.cmsg_len >= lx.CMSG_LEN(2 * sizeof(int)) else 1
+        memcpy(fds, lx.CMSG_DATA(cmsg), count[0] * sizeof(int))
+    return got
+
+
+cdef str status_text(object status):
+    if status is None:
+        return "ended"
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == lx.SIGSYS:
+        return "was killed for a system call outside its filter"
+    if os.WIFSIGNALED(status):
+        return f"was killed by signal {os.WTERMSIG(status)}"
+    return f"exited with status {os.WEXITSTATUS(status)}"
+
+
+cdef object proxy_error(int err, str text, object status):
+    from fastns.errors import ProxyError
+    return ProxyError(err, text, status)
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class RelayClient:
+    """The control connection to a proxy process, which is forked here. Threads may share it.
+
+    `families` is a mask of netlink families. `allowed` lists the namespaces it may enter, as (name, -1) or
+    (None, descriptor); None: any.
+
+    Raises: OSError naming the step of the proxy's set-up that failed.
+    """
+
+    cdef int fd
+    cdef int users              # threads inside call(): close() leaves the descriptor to the last
+    cdef int held               # which is here then
+    cdef readonly int pid
+    cdef readonly object status
+    cdef int owner
+    cdef bint reaped
+    cdef bint died              # by itself, before close()
+    cdef uint32_t last_id
+    cdef object lock            # re-entrant: a signal handler may make a request during one
+    cdef void *spare            # the mapped ring of the channel closed last
+    cdef size_t spare_len
+    cdef uint32_t spare_number
+    cdef set waiting            # numbers of requests under way
+    cdef dict early             # replies that arrived while another was waited for
+    cdef object __weakref__
+
+    def __cinit__(self):
+        self.fd = self.held = -1
+        self.pid = -1
+        self.owner = lx.getpid()
+        self.reaped = True
+
+    def __init__(self, bytes run_dir, uint32_t max_channels=4096, bint read_only=False,
+                 uint32_t families=0xffffffff, list allowed=None):
+        cdef fns_config config
+        cdef int pair[2]
+        cdef int pid, err
+        cdef fns_reply reply
+        if self.pid != -1:
+            raise ValueError("the proxy is started already")
+        if len(run_dir) > FNS_DIR_MAX or b"\0" in run_dir:
+            raise ValueError(f"{run_dir!r} cannot be a directory of names")
+        if not 1 <= max_channels <= 65535:
+            raise ValueError(f"max_channels {max_channels} is not within 1 and 65535")
+        self.lock = threading.RLock()
+        self.waiting = set()
+        self.early = {}
+        memset(&config, 0, sizeof(config))
+        memcpy(config.run_dir, <const char *> run_dir, len(run_dir))
+        config.max_channels = max_channels
+        config.families = families
+        config.flags = (FNS_CONFIG_READ_ONLY if read_only else 0) | (FNS_CONFIG_RESTRICTED if allowed is not None else 0)
+        config.parent = lx.getpid()
+        if lx.socketpair(lx.AF_UNIX, lx.SOCK_SEQPACKET | lx.SOCK_CLOEXEC, 0, pair) < 0:
+            raise os_error(lx.errno, "socketpair")
+        config.control = pair[1]
+        with nogil:
+            pid = fns_relay_fork(&config)
+        lx.close(pair[1])
+        if pid < 0:
+            lx.close(pair[0])
+            raise os_error(-pid, "clone")
+        self.fd = pair[0]
+        self.pid = pid
+        self.reaped = False
+        try:
+            self.answer(FNS_MAGIC, &reply, NULL, NULL)
+            if reply.op != FNS_HELLO:
+                raise proxy_error(lx.EPROTO, "the proxy does not speak the protocol", None)
+            if allowed is not None:
+                self.allow(allowed)
+        except BaseException:
+            self.close()
+            raise
+
+    cdef int allow(self, list allowed) except -1:
+        """Tell the proxy its namespaces and close the list."""
+        cdef fns_request request
+        cdef fns_reply reply
+        cdef bytes name
+        cdef int nsfd
+        for name, nsfd in allowed:
+            if name is not None and not 0 < len(name) <= FNS_NAME_MAX:
+                raise ValueError(f"{name!r} cannot be the name of a namespace")
+            memset(&request, 0, sizeof(request))
+            request.op = FNS_ALLOW
+            self.call(&request, <const char *> name if name is not None else NULL, len(name) if name is not None else 0,
+                      nsfd, &reply, NULL, NULL)
+        memset(&request, 0, sizeof(request))
+        request.op = FNS_SEAL
+        self.call(&request, NULL, 0, -1, &reply, NULL, NULL)
+        return 0
+
+    def __dealloc__(self):
+        if self.fd >= 0:
+            if self.owner == lx.getpid():
+                lx.shutdown(self.fd, lx.SHUT_RDWR)
+            lx.close(self.fd)
+            self.fd = -1
+        self.drop()
+        self.forget()
+        if not self.reaped and self.owner == lx.getpid():
+            unreaped_add(self.pid)
+
+    cdef void drop(self) noexcept:
+        if self.held >= 0:
+            lx.close(self.held)
+            self.held = -1
+
+    cdef int check(self) except -1:
+        if self.fd < 0 and self.died:
+            raise self.death("the proxy is closed")
+        if self.fd < 0:
+            raise OSError(lx.EBADF, "the proxy is closed")
+        if self.owner != lx.getpid():
+            raise OSError(lx.EBADF, "the proxy belongs to the parent process: start a new one after fork")
+        return 0
+
+    cdef int reap(self, int patience_ms) except -1:
+        """Take the exit status if the process has ended within so many ms. 1 when it is gone."""
+        cdef int64_t deadline
+        cdef int status = 0, got
+        cdef lx.timespec_t pause
+        if self.reaped or self.owner != lx.getpid():
+            return self.reaped
+        deadline = fns_monotonic_ms() + patience_ms
+        pause.tv_sec = 0
+        pause.tv_nsec = 50000
+        while True:
+            got = fns_relay_wait(self.pid, &status, 0)
+            if got == -lx.EINTR:
+                continue
+            if got != 0:
+                if not self.reaped:
+                    self.reaped = True
+                    self.status = status if got > 0 else None
+                return 1
+            if fns_monotonic_ms() >= deadline:
+                return 0
+            with nogil:
+                lx.nanosleep(&pause, NULL)
+            if self.reaped:          # another thread was faster
+                return 1
+            pause.tv_nsec = min(pause.tv_nsec * 2, 5000000)
+
+    cdef object death(self, str text):
+        """The error of a connection that broke: the process is ending, or it closed that one channel."""
+        if self.reap(1000 if self.hung_up() else 50):
+            return proxy_error(lx.EPIPE, f"{text}: the proxy process {self.pid} {status_text(self.status)}", self.status)
+        return proxy_error(lx.ECONNRESET, f"{text}: the proxy process {self.pid} closed the connection", None)
+
+    cdef bint hung_up(self):
+        cdef lx.pollfd pfd
+        if self.fd < 0:
+            return True
+        pfd.fd = self.fd
+        pfd.events = 0
+        pfd.revents = 0
+        return lx.poll(&pfd, 1, 0) == 1 and (pfd.revents & (lx.POLLHUP | lx.POLLERR)) != 0
+
+    @property
+    def alive(self):
+        """Whether the process serves: False once closed, in a forked child, or when it ended."""
+        return self.fd >= 0 and self.owner == lx.getpid() and not self.hung_up()
+
+    @property
+    def closed(self):
+        return self.fd < 0
+
+    cdef ssize_t answer(self, uint32_t id, fns_reply *reply, char *payload, int *fds) except -1:
+        """The reply with that number. One for a call further up the stack, which a signal handler interrupted to
+        make a request of its own, is kept; late ones of calls that were given up are thrown away."""
+        cdef char buf[FNS_REPLY_MAX]
+        cdef int got_fds[2]
+        cdef int count = 0, i
+        cdef ssize_t got
+        cdef short revents = 0
+        cdef fns_reply head
+        cdef object kept
+        cdef int fd = self.fd                # stays open until we leave
+        while True:
+            kept = self.early.pop(id, None)
+            if kept is not None:
+                got = len(kept[0])
+                memcpy(buf, <const char *> (<bytes> kept[0]), got)
+                memcpy(&head, buf, sizeof(head))
+                for count, number in enumerate(kept[1], 1):
+                    got_fds[count - 1] = number
+                break
+            wait_for(fd, <short> lx.POLLIN, -1, &revents)
+            self.check()
+            got = receive_with(fd, buf, sizeof(buf), got_fds, &count)
+            if got == -lx.EAGAIN or got == -lx.EINTR:
+                continue
+            if got == 0 or got == -lx.ECONNRESET:
+                raise self.death("no answer")
+            if got < 0:
+                raise os_error(<int> -got, "recvmsg")
+            if got >= <ssize_t> sizeof(head):
+                memcpy(&head, buf, sizeof(head))
+                if head.len == <size_t> got - sizeof(head):
+                    if head.id == id and (count == 0 or fds != NULL):
+                        break
+                    if head.id in self.waiting:
+                        self.early[head.id] = (PyBytes_FromStringAndSize(buf, got), [got_fds[i] for i in range(count)])
+                        continue
+            for i in range(count):
+                lx.close(got_fds[i])
+        reply[0] = head
+        if head.err:
+            for i in range(count):
+                lx.close(got_fds[i])
+            raise os_error(head.err, (<bytes> fns_stage_name(head.stage)).decode())
+        if payload != NULL:
+            memcpy(payload, buf + sizeof(head), head.len)
+        if fds != NULL:
+            fds[0] = got_fds[0] if count > 0 else -1
+            fds[1] = got_fds[1] if count > 1 else -1
+        return head.len
+
+    cdef ssize_t call(self, fns_request *request, const char *data, size_t len, int nsfd, fns_reply *reply,
+                      char *payload, int *fds) except -1:
+        """One request and its reply. Serialised: the proxy answers one after the other anyway."""
+        self.check()                         # not behind the lock, which in a forked child nobody may ever release
+        self.users += 1
+        try:
+            return self.exchange(request, data, len, nsfd, reply, payload, fds)
+        finally:
+            self.users -= 1
+            if self.users == 0:
+                self.drop()
+
+    cdef ssize_t exchange(self, fns_request *request, const char *data, size_t len, int nsfd, fns_reply *reply,
+                          char *payload, int *fds) except -1:
+        cdef lx.iovec iov[2]
+        cdef ssize_t sent
+        cdef short revents = 0
+        with self.lock:
+            self.check()
+            self.last_id += 1
+            request.id = self.last_id
+            request.len = <uint32_t> len
+            iov[0].iov_base = request
+            iov[0].iov_len = sizeof(fns_request)
+            iov[1].iov_base = <void *> data
+            iov[1].iov_len = len
+            while True:
+                sent = send_with(self.fd, iov, 2, &nsfd, 1 if nsfd >= 0 else 0)
+                if sent >= 0:
+                    break
+                if sent == -lx.EAGAIN:
+                    wait_for(self.fd, <short> lx.POLLOUT, -1, &revents)
+                    self.check()
+                elif sent == -lx.EPIPE or sent == -lx.ECONNRESET:
+                    raise self.death("no request possible")
+                elif sent != -lx.EINTR:
+                    raise os_error(<int> -sent, "sendmsg")
+            self.waiting.add(request.id)
+            try:
+                return self.answer(request.id, reply, payload, fds)
+            finally:
+                self.waiting.discard(request.id)
+                for number in self.early.pop(request.id, (None, ()))[1]:
+                    lx.close(number)
+
+    def open(self, bytes name, int nsfd, filename, *, int family, uint32_t rcvbuf, uint32_t sndbuf, uint32_t groups,
+             uint32_t portid, uint32_t ring_size, bint ext_ack, bint strict_check, bint all_ns, bint cap_ack,
+             RelayChannel beside=None):
+        """A new channel in the namespace of that name, of the descriptor `nsfd`, or of the channel `beside`."""
+        cdef fns_request request
+        cdef fns_open spec
+        cdef fns_reply reply
+        cdef bytearray data = bytearray(sizeof(spec))
+        cdef int fds[2]
+        cdef void *spare
+        cdef size_t spare_len
+        memset(&request, 0, sizeof(request))
+        memset(&spec, 0, sizeof(spec))
+        request.op = FNS_OPEN
+        spec.family = family
+        spec.flags = (
+            (FNS_OPEN_EXT_ACK if ext_ack else 0) | (FNS_OPEN_STRICT if strict_check else 0)
+            | (FNS_OPEN_ALL_NSID if all_ns else 0) | (FNS_OPEN_CAP_ACK if cap_ack else 0)
+        )
+        if beside is not None:
+            spec.flags |= FNS_OPEN_BESIDE
+            request.chan = beside.number
+        spec.portid = portid
+        spec.groups = groups
+        spec.rcvbuf = rcvbuf
+        spec.sndbuf = sndbuf
+        spec.ring_size = ring_size
+        if name is not None:
+            if not name or len(name) > FNS_NAME_MAX:
+                raise ValueError(f"{filename!r} cannot be the name of a namespace")
+            spec.name_len = <uint32_t> len(name)
+            nsfd = -1
+        spare = self.spare
+        self.spare = NULL                    # ours from here on, whoever else opens meanwhile
+        if spare != NULL:
+            spec.spare = self.spare_number
+        spare_len = self.spare_len
+        memcpy(<char *> data, &spec, sizeof(spec))
+        if name is not None:
+            data += name
+        try:
+            self.call(&request, data, len(data), nsfd, &reply, NULL, fds)
+        except BaseException as error:
+            if spare != NULL:
+                lx.munmap(spare, spare_len)
+            if not isinstance(error, OSError):
+                raise
+            if error.errno is not None and error.filename is None and type(error).__module__ == "builtins":
+                raise OSError(error.errno, error.strerror, filename) from None
+            raise
+        return channel_make(self, fds[0], fds[1], spare, spare_len, &reply, filename)
+
+    cdef bint keep(self, RelayChannel channel) noexcept:
+        """Whether the ring of a channel being closed is kept for the next one."""
+        if self.fd < 0 or channel.reader.ring == NULL:
+            return False
+        self.forget()
+        self.spare = channel.map
+        self.spare_len = channel.map_len
+        self.spare_number = channel.number
+        return True
+
+    cdef void forget(self) noexcept:
+        if self.spare != NULL and self.owner == lx.getpid():
+            lx.munmap(self.spare, self.spare_len)
+        self.spare = NULL
+
+    def stats(self):
+        """What the proxy has counted since it started, by name."""
+        cdef fns_request request
+        cdef fns_reply reply
+        cdef uint64_t values[FNS_OPT_MAX]
+        memset(&request, 0, sizeof(request))
+        memset(values, 0, sizeof(values))
+        request.op = FNS_STATS
+        self.call(&request, NULL, 0, -1, &reply, <char *> values, NULL)
+        return {name: values[i] for i, name in enumerate(STAT_NAMES)}
+
+    def close(self):
+        """End the proxy and reap it. Its channels die with it. In a forked child only the copy is closed."""
+        cdef int fd = self.fd
+        if fd < 0:
+            return
+        self.died = self.owner == lx.getpid() and self.hung_up()
+        self.fd = -1
+        self.forget()
+        if self.owner != lx.getpid():
+            lx.close(fd)
+            return
+        lx.shutdown(fd, lx.SHUT_RDWR)    # also where a forked child holds a copy
+        self.held = fd
+        if self.users == 0:
+            self.drop()
+        if not self.reap(2000):
+            lx.kill(self.pid, lx.SIGKILL)    # it is stopped, or in a long call of the kernel
+            if not self.reap(2000):
+                unreaped_add(self.pid)
+                self.reaped = True
+
+
+# Proxies whose object went away without close(): dealloc must not wait, so the next start reaps them. And started
+# programs that could be neither kept nor killed.
+cdef int unreaped[64]
+
+
+cdef void unreaped_add(int pid) noexcept:
+    cdef int status, i
+    for i in range(64):
+        if unreaped[i] and fns_relay_wait(unreaped[i], &status, 0) != 0:
+            unreaped[i] = 0
+    for i in range(64):
+        if not unreaped[i]:
+            unreaped[i] = pid
+            return
+
+
+def reap_abandoned(int patience_ms=0):
+    """Reap proxies whose object was dropped without close()."""
+    cdef int status, i
+    cdef int64_t deadline = fns_monotonic_ms() + patience_ms
+    cdef lx.timespec_t pause
+    pause.tv_sec = 0
+    pause.tv_nsec = 1000000
+    for i in range(64):
+        while unreaped[i]:
+            if fns_relay_wait(unreaped[i], &status, 0) != 0:
+                unreaped[i] = 0
+            elif fns_monotonic_ms() >= deadline:
+                break
+            else:
+                with nogil:
+                    lx.nanosleep(&pause, NULL)

@@ -1,0 +1,338 @@
+"""The inside of an asynchronous handle: conversations on the running loop, sends in its executor."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pyroute2
+
+from fastns.engine.blocking import Engine
+from fastns.engine.request import ENDED, INTERRUPTED, Request, Response, request_methods
+from fastns.engine.transport import socket_settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+
+class OneAtATime:
+    """Runs functions in the loop's executor, one after the other, also when those who wait for them are cancelled."""
+
+    def __init__(self) -> None:
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.lock: asyncio.Lock
+
+    async def acquire(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self.loop is not loop:  # a lock belongs to the loop it has been waited for on
+            self.loop, self.lock = loop, asyncio.Lock()
+        await self.lock.acquire()
+
+    def release(self) -> None:
+        self.lock.release()
+
+    @property
+    def busy(self) -> bool:
+        return self.loop is not None and self.lock.locked()
+
+    async def run(self, func: Callable[..., Any], *args: Any) -> Any:
+        """Call, release afterwards. The caller has acquired."""
+        loop = asyncio.get_running_loop()
+        try:
+            future = loop.run_in_executor(None, func, *args)
+        except BaseException:
+            self.release()
+            raise
+        future.add_done_callback(self.done)
+        return await asyncio.shield(future)
+
+    def done(self, future: asyncio.Future[Any]) -> None:
+        if not future.cancelled():
+            future.exception()  # seen, whether anybody still waits or not
+        self.release()
+
+
+class AsyncRequest(Request):
+    async def send(self) -> int:
+        await self.prepare()
+        try:
+            if await self.proxy():
+                return len(self.msg.data)
+            engine: AsyncEngine = self.sock
+            return await engine.submit_async(self.rounds[0], self.msg_seq, self.dump, self.kernel_filter)
+        except BaseException:
+            self.cleanup()
+            raise
+
+    async def proxy(self) -> bool:
+        """pyroute2's, but off the loop, which a probe would hold for seconds; `batch` is a method of the handle."""
+        engine: AsyncEngine = self.sock
+        local = engine.request_proxy
+        if local is None or (local is engine.local_requests and not local.applies(self.msg)):
+            return False
+        answer = await asyncio.get_running_loop().run_in_executor(None, local.handle, self.msg)
+        if not answer:
+            return False
+        engine.deliver(self.msg_seq, answer)
+        return True
+
+    def response(self) -> AsyncResponse:
+        return AsyncResponse(self)
+
+
+class AsyncResponse(Response):
+    """The answer to a request, for `async for`."""
+
+    request: AsyncRequest
+
+    def __aiter__(self) -> AsyncIterator[Any]:  # type: ignore[override]
+        return self.messages()
+
+    async def messages(self) -> AsyncIterator[Any]:
+        request: AsyncRequest = self.request
+        engine: AsyncEngine = request.sock
+        if self.whole:
+            source = self.stream_async()
+        else:
+            source = engine.conversation_async(
+                request.msg_seq, request.terminate, request.callback, False, request.exception_factory
+            )
+        try:
+            async for msg in source:
+                if request.dump_filter is not None and not request.match_one_message(request.dump_filter, msg):
+                    continue
+                engine.call_back(msg)
+                yield msg
+        finally:
+            request.cleanup()
+
+    async def stream_async(self) -> AsyncIterator[Any]:
+        engine: AsyncEngine = self.request.sock
+        dump = self.dump()
+        interrupted = False
+        for number, data in enumerate(dump.rounds):
+            if number:
+                await engine.submit_async(data, dump.seq, True, dump.kernel_filter)
+            seen = 0
+            while not seen & ENDED:
+                part, seen = dump.part(await engine.receive_async(dump.seq))
+                interrupted = interrupted or bool(seen & INTERRUPTED)
+                for msg in part:
+                    yield msg
+        if interrupted:
+            engine.interrupted()
+
+
+class AsyncEngine(Engine):
+    """The engine on a running loop. A descriptor is watched only while somebody waits for it, so what nobody asks
+    for stays in the kernel or in the ring and takes no memory here."""
+
+    def __init__(self, *args: Any, **kwarg: Any) -> None:
+        self.waiters: set[asyncio.Future[None]] = set()
+        self.sending = OneAtATime()
+        self.watched: dict[int, asyncio.AbstractEventLoop] = {}
+        super().__init__(*args, **kwarg)
+
+    # ---- waiting ------------------------------------------------------------------------------------------
+
+    async def readable(self, transport: Any) -> None:
+        """Wait until the transport has something, or another waiter has received meanwhile."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        fd = transport.fileno()
+        self.waiters.add(waiter)
+        if self.watched.get(fd) is not loop:  # a loop that was closed under its waiters watches no more
+            self.watched[fd] = loop
+            loop.add_reader(fd, self.wake)
+        try:
+            if self.timeout is None:
+                await waiter
+            else:
+                await asyncio.wait_for(waiter, self.timeout)
+        except asyncio.TimeoutError:
+            raise TimeoutError(f"no answer within {self.timeout} s") from None
+        finally:
+            self.waiters.discard(waiter)
+            if not self.waiters:
+                self.unwatch()
+
+    def wake(self) -> None:
+        for waiter in self.waiting():
+            waiter.set_result(None)
+
+    def waiting(self) -> list[asyncio.Future[None]]:
+        return [waiter for waiter in self.waiters if not waiter.done() and not waiter.get_loop().is_closed()]
+
+    def unwatch(self) -> None:
+        for fd, loop in self.watched.items():
+            if not loop.is_closed():
+                loop.remove_reader(fd)
+        self.watched.clear()
+
+    async def receive_async(self, seq: int) -> Any:
+        while True:
+            queue = self.pending.get(seq)
+            if queue:
+                data = queue.popleft()
+                if isinstance(data, OSError):
+                    raise OSError(data.errno, data.strerror, self.options["netns"])
+                return data
+            await self.pump_async()
+
+    async def pump_async(self) -> None:
+        """Receive one datagram and deliver it; everybody waiting looks again."""
+        self.own()
+        try:
+            self.pump_ready()
+        except TimeoutError:
+            await self.readable(self.socket)
+        else:
+            self.wake()
+
+    async def submit_async(
+        self, data: Any, seq: int, dump: bool = False, kernel_filter: bool = False
+    ) -> int:
+        self.own()
+        await self.sending.acquire()
+        try:
+            while dump and self.dumping is not None:
+                await self.pump_async()
+        except BaseException:
+            self.sending.release()
+            raise
+        if getattr(self.transport, "of_one_thread", False):
+            try:
+                return self.submit(bytes(data), seq, dump, kernel_filter)
+            finally:
+                self.sending.release()
+        return int(await self.sending.run(self.submit, bytes(data), seq, dump, kernel_filter))
+
+    @contextmanager
+    def beside(self) -> Iterator[Engine]:
+        """An engine for blocking use in another thread, in the same namespace: this one's socket is the loop's."""
+        self.own()
+        if self.open_beside is None or self.closed:
+            raise OSError(errno.EBADF, "the handle is closed", self.options["netns"])
+        engine = Engine(
+            self.open_beside(**socket_settings(self.options)),
+            open_events=self.open_events,
+            open_beside=self.open_beside,
+            options=self.options,
+            relayed=self.relayed,
+        )
+        try:
+            yield engine
+        finally:
+            engine.close()
+
+    async def conversation_async(
+        self, seq: int, terminate: Any, callback: Any, noraise: bool, exception_factory: Any
+    ) -> AsyncIterator[Any]:
+        enough = False
+        while not enough:
+            data = await (self.next_event_async() if seq == 0 else self.receive_async(seq))
+            messages, enough, error = self.part(data, seq, terminate, callback)
+            for msg in messages:
+                yield msg
+            if error is not None:
+                if noraise:
+                    return
+                raise self.failure(error, exception_factory)
+
+    async def get(
+        self,
+        msg_seq: int = 0,
+        terminate: Any = None,
+        callback: Any = None,
+        noraise: bool = False,
+        exception_factory: Any = None,
+    ) -> AsyncIterator[Any]:
+        async for msg in self.conversation_async(
+            max(msg_seq, 0), terminate, callback, noraise, exception_factory
+        ):
+            yield msg
+
+    async def next_event_async(self) -> bytes:
+        self.own()
+        while True:
+            transport, events = self.socket, self.events
+            if self.strays:
+                return self.strays.popleft()
+            source = transport if events is None or events is transport else events
+            try:
+                if source is events:
+                    return bytes(events.recv(0))
+                self.pump_ready()
+            except TimeoutError:
+                await self.readable(source)
+
+    # ---- pyroute2's asynchronous methods that this engine does differently ---------------------------------
+
+    async def put(
+        self,
+        msg: Any,
+        msg_type: int,
+        msg_flags: int = 1,
+        addr: tuple[int, int] = (0, 0),
+        msg_seq: int | None = None,
+        msg_pid: int | None = None,
+    ) -> Any:
+        request = AsyncRequest(
+            self, msg, msg_type=msg_type, msg_flags=msg_flags, msg_seq=msg_seq, msg_pid=msg_pid
+        )
+        await request.send()
+        return request
+
+    async def nlm_request(
+        self,
+        msg: Any,
+        msg_type: int,
+        msg_flags: int = 0x301,
+        terminate: Any = None,
+        callback: Any = None,
+        parser: Any = None,
+        exception_factory: Any = None,
+    ) -> AsyncResponse:
+        request = AsyncRequest(
+            self,
+            msg,
+            terminate=terminate,
+            callback=callback,
+            parser=parser,
+            msg_type=msg_type,
+            msg_flags=msg_flags,
+            exception_factory=exception_factory,
+        )
+        await request.send()
+        return request.response()
+
+    async def nlm_request_batch(self, msgs: Any, noraise: bool = False) -> AsyncIterator[Any]:
+        for msg in msgs:
+            request = AsyncRequest(self, msg)
+            await request.send()
+            try:
+                async for answer in request.response():
+                    yield answer
+            except pyroute2.NetlinkError:
+                if not noraise:
+                    raise
+
+    async def gather(self, result: Any) -> Any:
+        return [msg async for msg in result] if hasattr(result, "__aiter__") else result
+
+    async def pause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def close(self, code: int = errno.ECONNRESET) -> None:
+        if not self.closed:
+            self.unwatch()
+        super().close(code)
+        for waiter in self.waiting():
+            waiter.set_exception(OSError(errno.EBADF, "the handle is closed", self.options["netns"]))
+
+
+for _name, _func in request_methods(AsyncRequest).items():
+    if _name not in ("poll",):
+        setattr(AsyncEngine, _name, _func)

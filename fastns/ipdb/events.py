@@ -1,0 +1,359 @@
+"""How IPDB's views follow the system: the event streams, the thread that reads them, the watchdogs."""
+
+from __future__ import annotations
+
+import errno
+import os
+import queue
+import select
+import struct
+import threading
+import weakref
+from socket import MSG_DONTWAIT
+from typing import TYPE_CHECKING, Any
+
+from fastns.ipdb.records import SYNC_TIMEOUT, log
+
+if TYPE_CHECKING:
+    from fastns.ipdb import IPDB
+
+
+_NLMSG = struct.Struct("=IHHII")
+_NLMSG_ERROR = 2
+_RTM_NEWLINK, _RTM_GETLINK = 16, 18
+_NLM_F_REQUEST = 1
+
+
+class _Stream:
+    """Events of the namespace a handle is in, on a transport of their own. Read by one thread only."""
+
+    def __init__(self) -> None:
+        self.wake_r, self.wake_w = os.pipe()
+        self.stopped = False
+
+    def wait(self, fd: int) -> bool:
+        """Wait for data; False when the stream has been stopped."""
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        poll.register(self.wake_r, select.POLLIN)
+        poll.poll()
+        return not self.stopped
+
+    def stop(self) -> None:
+        self.stopped = True
+        os.write(self.wake_w, b"x")
+
+    def read(self) -> list[Any] | None:
+        """The next messages, None when stopped."""
+        raise NotImplementedError
+
+    def barrier(self, timeout: float) -> bool:
+        """Wait until everything that was sent before this call has been read; False when that cannot be told."""
+        return False
+
+    def mark(self) -> None:
+        """All that `read()` has returned so far is in the views."""
+
+    def close(self) -> None:
+        os.close(self.wake_r)
+        os.close(self.wake_w)
+
+
+class _PyrouteSocket:
+    """The socket of a pyroute2 handle, read past the handle: its `get()` keeps messages where no poll sees them."""
+
+    def __init__(self, handle: Any, groups: int) -> None:
+        handle.bind(groups)
+        self.handle = handle
+        self.sock = handle.asyncore.socket
+
+    def fileno(self) -> int:
+        return int(self.sock.fileno())
+
+    def getsockname(self) -> tuple[int, int]:
+        return self.sock.getsockname()  # type: ignore[no-any-return]
+
+    def send(self, data: bytes) -> int:
+        return int(self.sock.sendto(data, (0, 0)))
+
+    def recv(self, timeout: float) -> bytes:
+        try:
+            return bytes(self.sock.recv(1 << 18, MSG_DONTWAIT))
+        except BlockingIOError:
+            raise TimeoutError from None
+
+    def close(self) -> None:
+        self.handle.close()
+
+
+class _TransportStream(_Stream):
+    """A socket whose answers and events are in one order, which makes an exact barrier."""
+
+    def __init__(self, transport: Any, marshal: Any) -> None:
+        self.transport = transport
+        self.portid = transport.getsockname()[0]
+        self.marshal = marshal
+        self.lock = threading.Lock()
+        self.last = 0x1000000
+        self.waiting: dict[int, threading.Event] = {}
+        self.passed: list[threading.Event] = []
+        super().__init__()
+
+    def read(self) -> list[Any] | None:
+        while self.wait(self.transport.fileno()):
+            messages: list[Any] = []
+            try:
+                while len(messages) < 1000:
+                    data = bytes(self.transport.recv(0))
+                    kind, seq, portid = struct.unpack_from("=4xH2xII", data)
+                    if portid == self.portid and seq in self.waiting and kind in (_RTM_NEWLINK, _NLMSG_ERROR):
+                        self.passed.append(self.waiting[seq])
+                        break
+                    messages.extend(self.marshal.parse(data))
+            except TimeoutError:
+                pass
+            except OSError as error:
+                if error.errno == errno.ENOBUFS and messages:
+                    error.messages = messages  # type: ignore[attr-defined]
+                raise
+            if messages or self.passed:
+                return messages
+        return None
+
+    def mark(self) -> None:
+        for event in self.passed:
+            event.set()
+        self.passed.clear()
+
+    def barrier(self, timeout: float) -> bool:
+        event = threading.Event()
+        with self.lock:
+            if self.stopped:
+                return False
+            self.last += 1
+            seq = self.last
+            self.waiting[seq] = event
+            # lo is number 1 in every namespace
+            head = _NLMSG.pack(32, _RTM_GETLINK, _NLM_F_REQUEST, seq, 0)
+            self.transport.send(head + struct.pack("=BxHiII", 0, 0, 1, 0, 0))
+        try:
+            return event.wait(timeout)
+        finally:
+            del self.waiting[seq]
+
+    def stop(self) -> None:
+        with self.lock:
+            super().stop()
+
+    def close(self) -> None:
+        self.transport.close()
+        super().close()
+
+
+class _HandleStream(_Stream):
+    """Any other IPRoute-like object: events come on a second handle of the same kind."""
+
+    def __init__(self, handle: Any) -> None:
+        self.handle = handle
+        super().__init__()
+
+    def read(self) -> list[Any] | None:
+        if not self.wait(self.handle.fileno()):
+            return None
+        return list(self.handle.get())
+
+    def close(self) -> None:
+        self.handle.close()
+        super().close()
+
+
+def _twin(nl: Any) -> Any:
+    """A second handle in the namespace of `nl`."""
+    try:
+        return nl.clone()
+    except (AttributeError, RuntimeError):  # pyroute2 0.9 has the method and refuses it
+        pass
+    netns = nl.status.get("netns")
+    if netns is None:
+        return type(nl)()
+    return type(nl)(netns=netns, flags=0)
+
+
+def _open_stream(nl: Any, groups: int) -> _Stream:
+    if hasattr(getattr(nl, "asyncore", None), "open_events"):
+        transport = nl.asyncore.open_events()
+        try:
+            transport.bind(transport.getsockname()[0], groups & 0xFFFFFFFF)
+            return _TransportStream(transport, nl.marshal)
+        except BaseException:
+            transport.close()
+            raise
+    handle = _twin(nl)
+    try:
+        if hasattr(handle, "asyncore"):
+            return _TransportStream(_PyrouteSocket(handle, groups), handle.marshal)
+        handle.bind(groups)
+        return _HandleStream(handle)
+    except BaseException:
+        handle.close()
+        raise
+
+
+class _Reader:
+    """The thread that reads events. It holds its database by a weak reference, so that one can be collected."""
+
+    def __init__(self, ipdb: IPDB) -> None:
+        self.ipdb = weakref.ref(ipdb)
+        self.nl = ipdb.nl
+        self.groups = ipdb.nl_bind_groups
+        self.stream: Any = None
+        self.error: BaseException | None = None
+        self.ready = threading.Event()
+        self.thread = threading.Thread(target=self.run, name="IPDB main event loop", daemon=True)
+        self.thread.start()
+        self.ready.wait()
+        if self.error is not None:
+            self.thread.join()
+            raise self.error
+
+    def run(self) -> None:
+        # opened here, because sockets of some handles belong to the thread that makes them
+        try:
+            self.stream = _open_stream(self.nl, self.groups)
+        except BaseException as error:
+            self.error = error
+            self.ready.set()
+            return
+        self.ready.set()
+        del self.nl
+        stream = self.stream
+        try:
+            while True:
+                failure: Exception | None = None
+                try:
+                    messages = stream.read()
+                except Exception as error:
+                    messages, failure = getattr(error, "messages", []), error
+                if messages is None:
+                    return
+                ipdb = self.ipdb()
+                if ipdb is None or ipdb._stop:
+                    return
+                if not ipdb._serve(messages, failure):
+                    return
+                stream.mark()
+                del ipdb
+        finally:
+            stream.mark()
+            stream.close()
+
+    def stop(self) -> None:
+        stream = self.stream
+        if self.thread.is_alive():
+            try:
+                stream.stop()
+            except OSError:
+                pass
+            if threading.current_thread() is not self.thread:
+                self.thread.join()
+
+    def is_current(self) -> bool:
+        return threading.current_thread() is self.thread
+
+
+def _serve_callbacks(ref: Any, source: Any) -> None:
+    """The thread of the "post" callbacks: they may take their time, and may commit."""
+    while True:
+        msg = source.get()
+        if msg is None:
+            return
+        ipdb = ref()
+        if ipdb is None:
+            return
+        for callback in tuple(ipdb._post_callbacks.values()):
+            try:
+                callback(ipdb, msg, msg["event"])
+            except Exception:
+                log.exception("a callback failed")
+        del ipdb, msg
+
+
+class Watchdog:
+    """Waits for one event. Made by `IPDB.watchdog()`."""
+
+    def __init__(self, ipdb: IPDB, action: str, spec: dict[str, Any]) -> None:
+        self._event = threading.Event()
+        self._ipdb = ipdb
+        self._action = action
+        self._spec = spec
+        ipdb._watchdogs.add(self)
+
+    @property
+    def is_set(self) -> bool:
+        """Whether the event has come."""
+        return self._event.is_set()
+
+    def _look(self, msg: Any) -> None:
+        if msg.get("event") != self._action:
+            return
+        for key, value in self._spec.items():
+            if msg.get(key) != value and msg.get_attr(msg.name2nla(key)) != value:
+                return
+        self._event.set()
+
+    def wait(self, timeout: float | None = SYNC_TIMEOUT) -> bool:
+        """Wait for the event, `timeout` seconds at most; whether it has come. Ends the watchdog."""
+        try:
+            return self._event.wait(timeout)
+        finally:
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Stop watching."""
+        self._ipdb._watchdogs.discard(self)
+
+
+class _EventQueue:
+    """Events from the moment of `with` on; iterating waits for the next."""
+
+    def __init__(self, ipdb: IPDB, qsize: int, block: bool, timeout: float | None) -> None:
+        self._ipdb = ipdb
+        self._size = qsize
+        self._block = block
+        self._timeout = timeout
+        self._queue: queue.Queue[Any] | None = None
+        self.dropped = 0
+
+    def __enter__(self) -> _EventQueue:
+        self._queue = queue.Queue(self._size)
+        self._ipdb._queues.add(self)
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._ipdb._queues.discard(self)
+        self._queue = None
+
+    def _put(self, item: Any) -> None:
+        source = self._queue
+        if source is None:
+            return
+        try:
+            source.put_nowait(item)
+            if self.dropped:
+                log.warning("dropped %d events", self.dropped)
+                self.dropped = 0
+        except queue.Full:
+            self.dropped += 1
+
+    def __iter__(self) -> _EventQueue:
+        if self._queue is None:
+            raise RuntimeError("eventqueue must be used as a context manager")
+        return self
+
+    def __next__(self) -> Any:
+        if self._queue is None:
+            raise RuntimeError("eventqueue must be used as a context manager")
+        item = self._queue.get(self._block, self._timeout)
+        if isinstance(item, Exception):
+            raise item
+        return item
