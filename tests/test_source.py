@@ -17,67 +17,42 @@ if not PACKAGE.is_dir():  # the tests of an installed package, away from the sou
 
 SOURCES = sorted(
     path
-    for path in PACKAGE.iterdir()
+    for path in PACKAGE.rglob("*")
     if path.suffix in (".py", ".pyx", ".pxi", ".pxd", ".pyi", ".c", ".h") and path.name not in GENERATED
 )
 EVERYTHING = SOURCES + sorted(
     path
     for folder in ("tests", "benchmarks", "docs", ".ci")
     for path in (TREE / folder).rglob("*")
-    if path.is_file() and path.suffix in (".py", ".md", ".c", "") and "__pycache__" not in path.parts
+    if path.is_file() and path.suffix in (".py", ".md", ".c", ".h", "") and "__pycache__" not in path.parts
 )
+ENTRIES_MAX = 32
+LINES_MIN, LINES_MAX = 30, 800
+FACES = {"__init__.py", "__main__.py", "_core.pyx", "_codec.pyx"}
 
-# From the top down: a module imports only from those after it.
-LAYERS = [
-    "__main__",
-    "cli",
-    "_cli_names",
-    "_cli_completion",
-    "_cli_load",
-    "_cli_top",
-    "_cli_map",
-    "_cli_links",
-    "_cli_monitor",
-    "_cli_messages",
-    "_cli_lines",
-    "_cli_link_lines",
-    "_cli_words",
-    "_cli_demo",
-    "_cli_doctor",
-    "_cli_rootless",
-    "_bench",
-    "_demo",
-    "_compare",
-    "_cli_base",
-    "dropin",
-    "ipdb",
-    "_ipdb_views",
-    "_ipdb_events",
-    "_ipdb_rules",
-    "_ipdb_routes",
-    "_ipdb_interfaces",
-    "_ipdb_links",
-    "_ipdb_records",
-    "_ipdb_values",
-    "pool",
-    "aio",
-    "_aio_engine",
-    "nspopen",
-    "iproute",
-    "batch",
-    "monitor",
-    "table",
-    "_transport",
-    "_engine",
-    "_request",
-    "proxy",
-    "netns",
-    "_watch",
-    "schema",
-    "errors",
-    "_codec",
-    "_core",
-]
+# From the top down, in two steps: a room's files import from the rooms after it, and within a room from the files
+# after them. A room is a folder, or a file that stands by itself.
+ROOMS = {
+    "__main__": [],
+    "cli": [],
+    "__init__": [],
+    "dropin": [],
+    "ipdb": [],
+    "pool": [],
+    "aio": [],
+    "nspopen": [],
+    "iproute": [],
+    "batch": [],
+    "monitor": [],
+    "table": [],
+    "engine": [],
+    "proxy": [],
+    "netns": [],
+    "schema": [],
+    "_codec": [],
+    "_core": [],
+    "errors": [],
+}
 
 
 def by_name(paths):
@@ -88,7 +63,7 @@ def lines(path):
     return enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
 
 
-@by_name([path for path in SOURCES if path.name.startswith("_relay") and path.suffix in (".c", ".h")])
+@by_name([path for path in SOURCES if path.parent.name == "relay"])
 def test_relay_cannot_touch_python(path):
     """What runs after the fork may not allocate, print, take a lock or know an interpreter."""
     code = re.sub(r"/\*.*?\*/|//[^\n]*", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
@@ -98,9 +73,28 @@ def test_relay_cannot_touch_python(path):
 
 
 @by_name(SOURCES)
-def test_file_is_not_too_long(path):
-    limit = 1200 if path.name == "_encode.pxi" else 1000
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
+def test_file_has_the_size_of_one_subject(path):
+    length = len(path.read_text(encoding="utf-8").splitlines())
+    assert length <= LINES_MAX
+    assert length >= LINES_MIN or path.name in FACES
+
+
+@by_name(SOURCES)
+def test_name_does_not_say_the_place_again(path):
+    if path.parent == PACKAGE:
+        assert not path.name.startswith("_") or path.stem in ("__init__", "__main__", "_core", "_codec", "_linux")
+    else:
+        assert not path.name.startswith(f"{path.parent.name}_")
+        assert not path.name.startswith("_") or path.name == "__init__.py"
+
+
+def test_top_of_the_package_is_read_at_a_glance():
+    entries = [
+        path
+        for path in PACKAGE.iterdir()
+        if path.name not in GENERATED and path.name != "__pycache__" and path.suffix != ".so"
+    ]
+    assert len(entries) <= ENTRIES_MAX
 
 
 @by_name(EVERYTHING)
@@ -128,33 +122,95 @@ def test_every_c_function_states_its_exceptions(path):
     assert [s for s in missing if not s.startswith(("extern", "class"))] == []
 
 
-def imported(path):
-    """The modules of the package that a module imports when it is imported itself."""
-    found = set()
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ImportFrom) and node.module:
-            if node.module == "fastns":
-                found |= {alias.name for alias in node.names}
-            elif node.module.startswith("fastns."):
-                found.add(node.module.split(".")[1])
+# Imports, wherever they stand: on top, for types only, or inside a function.
+
+
+def module_of(path):
+    """The dotted name below fastns; the face of a folder has the folder's, the face of all is "__init__"."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    if parts[-1] == "__init__" and len(parts) > 1:
+        parts = parts[:-1]
+    return ".".join(parts)
+
+
+MODULES = {module_of(path): path for path in SOURCES if path.suffix in (".py", ".pyx")}
+
+
+def named(module, names):
+    """What `from module import names` imports of ours."""
+    below = module.removeprefix("fastns").lstrip(".")
+    for name in names:
+        inner = f"{below}.{name}" if below else name
+        yield inner if inner in MODULES else below or "__init__"
+
+
+def imported_by_python(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "fastns":
+            yield from named(node.module, [alias.name for alias in node.names])
         elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("fastns.")}
-    return found
+            for alias in node.names:
+                if alias.name == "fastns":
+                    yield "__init__"
+                elif alias.name.startswith("fastns."):
+                    yield alias.name.removeprefix("fastns.")
 
 
-@by_name([path for path in SOURCES if path.suffix == ".py" and path.stem != "__init__"])
-def test_imports_go_downwards(path):
-    assert path.stem in LAYERS, "say in LAYERS where it stands"
-    below = LAYERS[LAYERS.index(path.stem) + 1 :]
-    assert sorted(name for name in imported(path) if name in LAYERS and name not in below) == []
+def imported_by_cython(path):
+    text = path.read_text(encoding="utf-8")
+    parts = [path, *(path.parent / name for name in re.findall(r'^include "([^"]+)"', text, re.M))]
+    for part in parts:
+        for module, names in re.findall(
+            r"^\s*from (fastns[\w.]*) import \(?([^#\n]*)", part.read_text(encoding="utf-8"), re.M
+        ):
+            yield from named(module, re.findall(r"\w+", names))
 
 
-@by_name([path for path in SOURCES if path.suffix in (".pyx", ".pxi") and "codec" not in path.name])
+IMPORTS = {
+    name: set(imported_by_python(path) if path.suffix == ".py" else imported_by_cython(path)) - {name}
+    for name, path in MODULES.items()
+}
+
+
+def room(module):
+    return module.partition(".")[0]
+
+
+def test_every_file_has_its_room():
+    assert {room(module) for module in MODULES} == set(ROOMS)
+    for name, order in ROOMS.items():
+        inside = {module.partition(".")[2] for module in MODULES if room(module) == name} - {""}
+        assert not order or set(order) == inside, name
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_go_downwards(module):
+    order = list(ROOMS)
+    below = order[order.index(room(module)) + 1 :]
+    for other in IMPORTS[module]:
+        assert room(other) == room(module) or room(other) in below, other
+    inner = ROOMS[room(module)]
+    if inner and "." in module:
+        below = inner[inner.index(module.partition(".")[2]) + 1 :]
+        beside = {other.partition(".")[2] for other in IMPORTS[module] if room(other) == room(module)}
+        assert beside <= set(below)
+
+
+def test_no_circle():
+    """What imports nothing that is left, and what nothing left imports, is in none; the rest is or is between two."""
+    left = {module: set(needed) for module, needed in IMPORTS.items()}
+    while True:
+        wanted = set().union(*left.values())
+        free = {module for module, needed in left.items() if not needed or module not in wanted}
+        if not free:
+            break
+        left = {module: needed - free for module, needed in left.items() if module not in free}
+    assert left == {}
+
+
+@by_name([path for path in SOURCES if path.parent.name == "core" or path.name == "_core.pyx"])
 def test_core_knows_no_messages(path):
-    if path.name in {"_core.pyx", "_ns.pxi", "_sock.pxi", "_spawn.pxi"}:
-        assert "pyroute2" not in re.sub(
-            r'""".*?"""|#[^\n]*', "", path.read_text(encoding="utf-8"), flags=re.DOTALL
-        )
+    assert "pyroute2" not in re.sub(r'""".*?"""|#[^\n]*', "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
 def test_nothing_generated_is_kept():
