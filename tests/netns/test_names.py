@@ -609,7 +609,7 @@ def test_importing_has_no_effect():
         "assert threading.active_count() == 1\n"
     )
     subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], check=True, cwd=Path(ns.__file__).parent.parent
+        [sys.executable, "-W", "error", "-c", code], check=True, cwd=Path(ns.__file__).parents[2]
     )
 
 
