@@ -71,7 +71,8 @@ class _Face(types.ModuleType):
 
 sys.modules[__name__].__class__ = _Face
 
-# Pickles and privilege separation (oslo.privsep) name a function by its module, which is to be the public one.
-for _thing in map(globals().__getitem__, __all__):
-    if callable(_thing):
-        _thing.__module__ = __name__
+# Pickles and oslo.privsep name a function by its module: the public one, whatever file it stands in.
+for _public in map(globals().__getitem__, __all__):
+    if callable(_public):
+        _public.__module__ = __name__
+del _public

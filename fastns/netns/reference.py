@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Optional, Protocol, TypeVar, Union, cast
 
 from pyroute2 import config
 
-NETNS_RUN_DIR = "/var/run/netns"
+NETNS_RUN_DIR: str = "/var/run/netns"
 """The run directory: where names stand. Looked up at each call, so it may be changed, to a directory of one's own in
 a user namespace for example.
 """
