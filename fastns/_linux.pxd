@@ -316,3 +316,7 @@ cdef extern from "<signal.h>" nogil:
 
 cdef extern from "<time.h>" nogil:
     int nanosleep(const timespec_t *duration, timespec_t *rem)
+
+
+cdef extern from "<sys/inotify.h>" nogil:
+    uint32_t IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE, IN_DELETE_SELF, IN_Q_OVERFLOW, IN_IGNORED, IN_ONLYDIR

@@ -17,6 +17,7 @@ from fastns import netns
 from fastns.cli.base import explain, reference
 from fastns.cli.messages import IFF_LOOPBACK, IFF_LOWER_UP, IFF_UP
 from fastns.iproute import IPRoute, NetNS
+from fastns.netns.discovery import process_namespaces
 from fastns.pool import raise_descriptor_limit
 
 SYMMETRIC = ("veth", "netkit")  # each end names the other; elsewhere the link is what the device sits on
@@ -115,7 +116,7 @@ def look(names: tuple[str, ...]) -> World:
     """
     listed = list(dict.fromkeys(names)) or [".", *sorted(netns.listnetns())]
     raise_descriptor_limit(DESCRIPTORS * len(listed) + 256)
-    pids = Counter(key for _, key in netns._process_namespaces())
+    pids = Counter(key for _, key in process_namespaces())
     found: list[Namespace] = []
     try:
         for name in listed:

@@ -11,7 +11,8 @@ import click
 
 from fastns import netns
 from fastns.cli.base import JSON, complete_names, explain, say, table
-from fastns.netns.watch import is_dead
+from fastns.netns.discovery import nsid_of
+from fastns.netns.reference import is_dead
 
 
 @click.command()
@@ -75,7 +76,7 @@ def describe(name: str, pids: list[int]) -> dict[str, Any] | None:
         return shown
     try:
         shown["inode"] = os.fstat(nsfd).st_ino
-        shown["nsid"] = netns._nsid(nsfd)
+        shown["nsid"] = nsid_of(nsfd)
         shown["links"] = link_names(nsfd)
     except PermissionError:
         pass  # it may be seen, but not entered

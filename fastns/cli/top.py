@@ -25,7 +25,8 @@ from fastns.cli.base import (
 )
 from fastns.cli.messages import IFF_LOOPBACK
 from fastns.cli.words import TABLES
-from fastns.netns.watch import is_dead
+from fastns.netns.discovery import process_namespaces
+from fastns.netns.reference import is_dead
 from fastns.pool import Pool, identity
 
 COUNTERS = ("rx_bytes", "tx_bytes", "rx_packets", "tx_packets")
@@ -78,7 +79,7 @@ class Looks:
     def take(self) -> list[dict[str, Any]]:
         """What is there now, with the rates since the last time; None where there was none."""
         names = list(dict.fromkeys(self.names)) or sorted(netns.listnetns())
-        pids = Counter(key for _, key in netns._process_namespaces())
+        pids = Counter(key for _, key in process_namespaces())
         found: dict[str, Any] = self.pool.map(gather, [name for name in names if name != "."])
         if "." in names:
             with open_namespace(".") as here:

@@ -691,6 +691,16 @@ def sysctl_write(int nsfd, bytes path not None, bytes value not None, object ref
 
 # Watching the run directory. inotify(7), timerfd_create(2).
 
+IN_MOVED_FROM = lx.IN_MOVED_FROM
+IN_MOVED_TO = lx.IN_MOVED_TO
+IN_CREATE = lx.IN_CREATE
+IN_DELETE = lx.IN_DELETE
+IN_DELETE_SELF = lx.IN_DELETE_SELF
+IN_Q_OVERFLOW = lx.IN_Q_OVERFLOW
+IN_IGNORED = lx.IN_IGNORED
+IN_ONLYDIR = lx.IN_ONLYDIR
+
+
 def inotify_open():
     """A non-blocking inotify descriptor."""
     cdef int fd = lx.inotify_init1(lx.IN_CLOEXEC | lx.IN_NONBLOCK)

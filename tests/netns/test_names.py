@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from unittest import mock
 
 import faults
 import pyroute2.netns
@@ -185,6 +186,47 @@ def test_run_directory_of_ones_own(tmp_path, monkeypatch, nsname):
         assert ns.listnetns() == []
     finally:
         faults.libc.umount2(os.fsencode(tmp_path / "netns"), MNT_DETACH)
+
+
+@pytest.mark.parametrize("way", ["assigned", "monkeypatch", "mock"])
+def test_the_run_directory_set_on_the_module(way, tmp_path, monkeypatch):
+    before, changed = ns.NETNS_RUN_DIR, str(tmp_path)
+    (tmp_path / "blue").touch(0)
+
+    def check(directory):
+        assert directory == ns.NETNS_RUN_DIR
+        assert ns._get_netnspath("blue") == os.fsencode(f"{directory}/blue")
+
+    def check_changed():
+        check(changed)
+        assert ns.listnetns() == ["blue"]
+        assert ns.ns_pids() == {} and ns.pid_to_ns(os.getpid()) is None
+        assert ns.info("blue").alive is False
+        with ns.watch() as events, pytest.raises(TimeoutError):
+            events.get(0)
+
+    if way == "assigned":
+        ns.NETNS_RUN_DIR = changed
+        try:
+            check_changed()
+        finally:
+            ns.NETNS_RUN_DIR = before
+    elif way == "monkeypatch":
+        with monkeypatch.context() as patch:
+            patch.setattr("fastns.netns.NETNS_RUN_DIR", changed)
+            check_changed()
+    else:
+        with mock.patch("fastns.netns.NETNS_RUN_DIR", changed):
+            check_changed()
+    check(before)
+
+
+@pytest.mark.parametrize("name", [name for name in ns.__all__ if callable(getattr(ns, name))])
+def test_public_names_pickle_by_the_public_path(name):
+    thing = getattr(ns, name)
+    data = pickle.dumps(thing, 0)
+    assert data.startswith(f"cfastns.netns\n{name}\n".encode())
+    assert pickle.loads(data) is thing
 
 
 @pytest.mark.root
@@ -609,7 +651,7 @@ def test_importing_has_no_effect():
         "assert threading.active_count() == 1\n"
     )
     subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], check=True, cwd=Path(ns.__file__).parent.parent
+        [sys.executable, "-W", "error", "-c", code], check=True, cwd=Path(ns.__file__).parents[2]
     )
 
 

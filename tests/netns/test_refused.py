@@ -297,7 +297,7 @@ def test_o_creat_waits_for_somebody_elses_mount(nsname, monkeypatch):
             if len(slept) == 3:
                 faults.libc.mount(f"/proc/self/fd/{fd}".encode(), path, None, 0x1000, None)
 
-    monkeypatch.setattr(ns, "time", Clock)
+    monkeypatch.setattr("fastns.netns.opening.time", Clock)
     found = ns.getnsfd(nsname, os.O_CREAT)
     assert os.path.sameopenfile(found, fd)
     assert len(slept) == 3

@@ -6,7 +6,6 @@ import asyncio
 import errno
 import os
 import select
-import stat
 import struct
 import time
 import warnings
@@ -14,19 +13,8 @@ from collections import deque
 from typing import NamedTuple, Optional, Union
 
 from fastns import _core
-
-
-def is_bare(found: os.stat_result) -> bool:
-    return stat.S_ISREG(found.st_mode) and found.st_size == 0
-
-
-def is_dead(path: bytes) -> bool:
-    """Something bears the name, a mount point without a mount or a dangling link, and no namespace is there."""
-    try:
-        found = os.lstat(path)
-        return is_bare(found) or (stat.S_ISLNK(found.st_mode) and not os.path.exists(path))
-    except OSError:
-        return False
+from fastns.netns import reference
+from fastns.netns.reference import is_dead
 
 
 class NetnsEvent(NamedTuple):
@@ -37,14 +25,6 @@ class NetnsEvent(NamedTuple):
     name: str
 
 
-_IN_MOVED_FROM = 0x40
-_IN_MOVED_TO = 0x80
-_IN_CREATE = 0x100
-_IN_DELETE = 0x200
-_IN_DELETE_SELF = 0x400
-_IN_Q_OVERFLOW = 0x4000
-_IN_IGNORED = 0x8000
-_IN_ONLYDIR = 0x1000000
 _INOTIFY_EVENT = struct.Struct("=iIII")
 
 
@@ -82,7 +62,7 @@ class Watch:
 
     def _follow(self) -> None:
         """Watch the run directory; until there is one, its parent."""
-        mask = _IN_CREATE | _IN_DELETE | _IN_MOVED_TO | _IN_MOVED_FROM | _IN_DELETE_SELF | _IN_ONLYDIR
+        mask = _core.IN_CREATE | _core.IN_DELETE | _core.IN_MOVED_TO | _core.IN_MOVED_FROM | _core.IN_DELETE_SELF | _core.IN_ONLYDIR
         for _ in range(8):
             try:
                 self._wd = _core.inotify_add(self._inotify, self._directory, mask)
@@ -90,7 +70,7 @@ class Watch:
             except FileNotFoundError:
                 self._wd = -1
             parent = os.path.dirname(self._directory.rstrip(b"/")) or b"."
-            _core.inotify_add(self._inotify, parent, _IN_CREATE | _IN_MOVED_TO | _IN_ONLYDIR)
+            _core.inotify_add(self._inotify, parent, _core.IN_CREATE | _core.IN_MOVED_TO | _core.IN_ONLYDIR)
             if not os.path.isdir(self._directory):
                 return
 
@@ -158,14 +138,14 @@ class Watch:
             _core.timer_set(self._timer, self._wait_ms)
 
     def _take(self, wd: int, mask: int, name: str) -> None:
-        if mask & _IN_Q_OVERFLOW:
+        if mask & _core.IN_Q_OVERFLOW:
             self._compare()
-        elif wd == self._wd and mask & (_IN_DELETE_SELF | _IN_IGNORED):
+        elif wd == self._wd and mask & (_core.IN_DELETE_SELF | _core.IN_IGNORED):
             self._follow()
             self._compare()
-        elif wd == self._wd and mask & (_IN_CREATE | _IN_MOVED_TO):
+        elif wd == self._wd and mask & (_core.IN_CREATE | _core.IN_MOVED_TO):
             self._appeared(name)
-        elif wd == self._wd and mask & (_IN_DELETE | _IN_MOVED_FROM):
+        elif wd == self._wd and mask & (_core.IN_DELETE | _core.IN_MOVED_FROM):
             self._vanished(name)
         elif self._wd < 0 and os.fsencode(name) == os.path.basename(self._directory.rstrip(b"/")):
             self._follow()
@@ -261,3 +241,19 @@ class Watch:
         if getattr(self, "_epoll", None) is not None:
             warnings.warn(f"unclosed watch of {os.fsdecode(self._directory)}", ResourceWarning, source=self)
             self.close()
+
+
+def watch(nspath: Optional[str] = None, timeout: Optional[float] = None) -> Watch:
+    """Namespaces being created and removed in the run directory (or in `nspath`), by whomever, from now on.
+
+        with watch() as events:
+            for event, name in events:
+                ...
+
+    A namespace counts as created when it is mounted under its name, and as removed when the name is gone. The run
+    directory need not exist yet. Iterating ends after `timeout` seconds without an event (None: never).
+
+    Privilege: none. Raises: OSError(EMFILE, ENOSPC) at the limit of inotify instances or watches
+    (fs.inotify.max_user_instances); FileNotFoundError if the parent of the run directory does not exist.
+    """
+    return Watch(nspath or reference.NETNS_RUN_DIR, timeout)
