@@ -24,6 +24,18 @@ object must not be used in a forked child. Privilege: reading needs none, `commi
 Source: netlink(7), rtnetlink(7), pyroute2 0.5.19's "IPDB guide".
 """
 
-from fastns.ipdb.database import IPDB, CommitException, CreateException, PartialCommitException
+from pyroute2.ipdb import CommitException, CreateException
+
+from fastns.ipdb.database import IPDB
+from fastns.ipdb.events import Watchdog as Watchdog
+from fastns.ipdb.exceptions import PartialCommitException
+from fastns.ipdb.interfaces import Interfaces as Interfaces
+from fastns.ipdb.links import Interface as Interface
+from fastns.ipdb.records import Transaction as Transaction
+from fastns.ipdb.routes import Route as Route
+from fastns.ipdb.routes import Routes as Routes
+from fastns.ipdb.rules import Rules as Rules
+from fastns.ipdb.values import AddressSet as AddressSet
+from fastns.ipdb.values import LinkedSet as LinkedSet
 
 __all__ = ["IPDB", "CommitException", "CreateException", "PartialCommitException"]

@@ -17,32 +17,24 @@ from pprint import pprint
 from socket import AF_INET, AF_INET6
 from typing import Any
 
-from pyroute2.ipdb import CommitException, CreateException
-from pyroute2.netlink.rtnl import RTMGRP_DEFAULTS
+from pyroute2.ipdb import CommitException
+from pyroute2.netlink.rtnl import RTMGRP_DEFAULTS, rt_proto
 
-from fastns.ipdb.events import Watchdog, _EventQueue, _Reader, _serve_callbacks
-from fastns.ipdb.interfaces import Interfaces, _View
+from fastns.ipdb.events import EventQueue, EventReader, Watchdog, run_callbacks
+from fastns.ipdb.exceptions import PartialCommitException, exception_of_both, tolerated
+from fastns.ipdb.interfaces import Interfaces, InterfacesByKey
 from fastns.ipdb.links import Interface
-from fastns.ipdb.records import (
-    RTPROT_KERNEL,
-    TABLE_LOCAL,
-    PartialCommitException,
-    Transaction,
-    _Journal,
-    _mix,
-)
-from fastns.ipdb.routes import Route, Routes, _route_fields
+from fastns.ipdb.records import Transaction, UndoLog
+from fastns.ipdb.routes import TABLE_LOCAL, Route, Routes, fields_of_route
 from fastns.ipdb.rules import Rules
 from fastns.ipdb.values import AddressSet, LinkedSet
-from fastns.ipdb.views import Views
+from fastns.ipdb.views import PARTS, Views
 
-__all__ = ["IPDB", "CommitException", "CreateException", "PartialCommitException"]
+riders: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  # handles and how many databases ride on them
+riders_lock = threading.Lock()
 
-_users: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  # handles and how many databases ride on them
-_users_lock = threading.Lock()
-
-_late_kinds = ("vlan", "vxlan", "gre", "tuntap", "vti", "vti6", "vrf", "xfrm")
-_last_kinds = ("bridge", "bond")
+late_kinds = ("vlan", "vxlan", "gre", "tuntap", "vti", "vti6", "vrf", "xfrm")
+last_kinds = ("bridge", "bond")
 
 
 class IPDB(Views):
@@ -62,6 +54,8 @@ class IPDB(Views):
 
     Raises OSError when the namespace cannot be entered or the event stream cannot be opened.
     """
+
+    __module__ = "fastns.ipdb"  # where users import it from; a pickle has this path
 
     def __init__(
         self,
@@ -86,7 +80,7 @@ class IPDB(Views):
         self.txdrop = False
         self.restart_on_error = nl is None if restart_on_error is None else restart_on_error
         self.nl_bind_groups = nl_bind_groups
-        self._plugins = frozenset(plugins or ("interfaces", "routes", "rules"))
+        self._plugins = frozenset(plugins or PARTS)
         if ignore_rtables is None:
             ignore_rtables = ()
         self._ignore_rtables = frozenset((ignore_rtables,) if isinstance(ignore_rtables, int) else ignore_rtables)
@@ -104,20 +98,20 @@ class IPDB(Views):
             spec = dict(sources[0]) if sources else {}
             nl = IPRoute(spec.get("netns"), rcvbuf=rcvbuf, sndbuf=sndbuf)
         self.nl = nl
-        with _users_lock:
-            _users[nl] = _users.get(nl, 0) + 1
+        with riders_lock:
+            riders[nl] = riders.get(nl, 0) + 1
         try:
             for item in callbacks or ():
                 self.register_callback(*(item if isinstance(item, (tuple, list)) else (item,)))
-            self._reader = _Reader(self)
+            self._reader = EventReader(self)
         except BaseException:
             if not own:
-                with _users_lock:
-                    _users[nl] += 1  # it stays the caller's
+                with riders_lock:
+                    riders[nl] += 1  # it stays the caller's
             self.release()
             if not own:
-                with _users_lock:
-                    _users[nl] -= 1
+                with riders_lock:
+                    riders[nl] -= 1
             raise
 
     # parts
@@ -130,46 +124,46 @@ class IPDB(Views):
     @property
     def interfaces(self) -> Interfaces:
         """The interfaces by name and index."""
-        if not self._loaded_links:
-            self._load_links()
+        if "interfaces" not in self._loaded:
+            self._load_part("interfaces")
         return self._interfaces
 
     @property
     def by_name(self) -> Mapping[str, Interface]:
         """The interfaces by name."""
-        return _View(self, str)
+        return InterfacesByKey(self, str)
 
     @property
     def by_index(self) -> Mapping[int, Interface]:
         """The interfaces by index."""
-        return _View(self, int)
+        return InterfacesByKey(self, int)
 
     @property
     def ipaddr(self) -> dict[int, AddressSet]:
         """The addresses by interface index."""
-        if not self._loaded_links:
-            self._load_links()
+        if "interfaces" not in self._loaded:
+            self._load_part("interfaces")
         return self._addresses
 
     @property
     def neighbours(self) -> dict[int, LinkedSet]:
         """The neighbours by interface index."""
-        if not self._loaded_links:
-            self._load_links()
+        if "interfaces" not in self._loaded:
+            self._load_part("interfaces")
         return self._neighbours
 
     @property
     def routes(self) -> Routes:
         """The routes."""
-        if not self._loaded_routes:
-            self._load_routes()
+        if "routes" not in self._loaded:
+            self._load_part("routes")
         return self._routes
 
     @property
     def rules(self) -> Rules:
         """The routing rules."""
-        if not self._loaded_rules:
-            self._load_rules()
+        if "rules" not in self._loaded:
+            self._load_part("rules")
         return self._rules
 
     # requests and their results
@@ -180,30 +174,27 @@ class IPDB(Views):
         if self._pid != os.getpid():
             raise RuntimeError("the database belongs to the parent process: open a new one after fork")
         if self._broken is not None:
-            raise _mix(CommitException, self._broken)
+            raise exception_of_both(CommitException, self._broken)
 
     def _routes_by(self, index: int) -> list[dict[str, Any]]:
         """What would make the routes through an interface again."""
         requests = []
         for family in (AF_INET, AF_INET6):
             for msg in self._ask("get_routes", family=family, oif=index):
-                fields = _route_fields(msg)
-                if fields["table"] == TABLE_LOCAL or fields.get("proto") == RTPROT_KERNEL:
+                fields = fields_of_route(msg)
+                if fields["table"] == TABLE_LOCAL or fields.get("proto") == rt_proto["kernel"]:
                     continue
                 if fields.get("oif") != index:
                     continue
-                route = Route(None, mode="snapshot")
+                route = Route(self, mode="snapshot")
                 route._load(fields)
                 requests.append(route._request())
         return requests
 
     def _restore_routes(self, requests: list[dict[str, Any]]) -> None:
         for request in requests:
-            try:
+            with tolerated(errno.EEXIST):
                 self._ask("route", "add", **request)
-            except Exception as error:
-                if getattr(error, "code", None) != errno.EEXIST:
-                    raise
 
     # callbacks and events for users
 
@@ -221,7 +212,7 @@ class IPDB(Views):
             if self._callback_thread is None:
                 self._callback_queue = queue.Queue(8192)
                 self._callback_thread = threading.Thread(
-                    target=_serve_callbacks,
+                    target=run_callbacks,
                     args=(weakref.ref(self), self._callback_queue),
                     name="IPDB cb event loop",
                     daemon=True,
@@ -237,12 +228,12 @@ class IPDB(Views):
             raise KeyError("Unknown callback mode")
         return (self._pre_callbacks if mode == "pre" else self._post_callbacks).pop(cuid)
 
-    def eventqueue(self, qsize: int = 8192, block: bool = True, timeout: float | None = None) -> _EventQueue:
+    def eventqueue(self, qsize: int = 8192, block: bool = True, timeout: float | None = None) -> EventQueue:
         """A context manager that collects events from its start on; iterating waits for them.
 
         At most `qsize` are kept. `block` and `timeout` (seconds) as in queue.Queue.get: queue.Empty.
         """
-        return _EventQueue(self, qsize, block, timeout)
+        return EventQueue(self, qsize, block, timeout)
 
     def eventloop(self, qsize: int = 8192, block: bool = True, timeout: float | None = None) -> Iterator[Any]:
         """The events from now on."""
@@ -262,7 +253,7 @@ class IPDB(Views):
         if cmd == "add":
             if reachable is not None:
                 host: str = reachable
-                self._ensure.append(lambda: _reachable(host))
+                self._ensure.append(lambda: ping(host))
             elif condition is not None:
                 self._ensure.append(condition)
         elif cmd == "reset":
@@ -367,7 +358,7 @@ class IPDB(Views):
             if not isinstance(record, Interface):
                 return 4, 0
             kind = record.get("kind")
-            return (2 if kind in _late_kinds else 3 if kind in _last_kinds else 1), 0
+            return (2 if kind in late_kinds else 3 if kind in last_kinds else 1), 0
 
         pairs.sort(key=rank)
         try:
@@ -387,7 +378,7 @@ class IPDB(Views):
             self._apply_locked(pairs, keep, locks)
 
     def _apply_locked(self, pairs: list[tuple[Any, Any]], keep: bool, locks: ExitStack) -> None:
-        journal = _Journal()
+        undo = UndoLog()
         errors: list[Exception] = []
         record: Any = None
         reviews = {tx.uid: self._review_of(record, tx) for record, tx in pairs}
@@ -400,10 +391,10 @@ class IPDB(Views):
                         raise CommitException(f"the object is {record['ipdb_scope']}")
                     continue
                 tx.errors.clear()
-                record._apply(tx, journal)
+                record._apply(tx, undo)
                 errors.extend(tx.errors)
         except BaseException as cause:
-            failures = journal.unwind()
+            failures = undo.unwind()
             self._barrier()
             for item, _ in pairs:
                 if item["ipdb_scope"] == "system":
@@ -413,7 +404,7 @@ class IPDB(Views):
                         failures.append(error)
             if not isinstance(cause, Exception):
                 raise
-            raised = _mix(CommitException, cause)
+            raised = exception_of_both(CommitException, cause)
             raised.debug = {"review": reviews[tx.uid], "rollback": failures}  # type: ignore[attr-defined]
             if self.txdrop and not keep and tx.uid in record.global_tx:
                 record.drop(tx.uid)
@@ -463,12 +454,12 @@ class IPDB(Views):
                     table.idx.clear()
                 dict.clear(self._rules)
                 self._cond.notify_all()
-            with _users_lock:
-                left = _users.get(self.nl, 1) - 1
+            with riders_lock:
+                left = riders.get(self.nl, 1) - 1
                 if left > 0:
-                    _users[self.nl] = left
+                    riders[self.nl] = left
                 else:
-                    _users.pop(self.nl, None)
+                    riders.pop(self.nl, None)
             if left <= 0:
                 self.nl.close()
 
@@ -487,5 +478,5 @@ class IPDB(Views):
         return f"<IPDB on {self.nl!r}>"
 
 
-def _reachable(host: str) -> None:
+def ping(host: str) -> None:
     subprocess.run(["ping", "-c", "1", host], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

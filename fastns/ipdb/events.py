@@ -9,22 +9,35 @@ import select
 import struct
 import threading
 import weakref
-from socket import MSG_DONTWAIT
-from typing import TYPE_CHECKING, Any
+from socket import AF_UNSPEC, MSG_DONTWAIT
+from typing import Any, Protocol
 
-from fastns.ipdb.records import SYNC_TIMEOUT, log
+from pyroute2.netlink import NLM_F_REQUEST, NLMSG_ERROR
+from pyroute2.netlink.rtnl import RTM_GETLINK, RTM_NEWLINK
 
-if TYPE_CHECKING:
-    from fastns.ipdb import IPDB
+from fastns.ipdb.records import log
+
+SYNC_TIMEOUT = 5.0  # seconds: the longest a commit waits for one event it knows must come
+
+NLMSGHDR = struct.Struct("=IHHII")
+IFINFOMSG = struct.Struct("=BxHiII")
+LOOPBACK = 1  # the index of lo in every namespace
 
 
-_NLMSG = struct.Struct("=IHHII")
-_NLMSG_ERROR = 2
-_RTM_NEWLINK, _RTM_GETLINK = 16, 18
-_NLM_F_REQUEST = 1
+class Follower(Protocol):
+    """The part of a database that takes over what the reader's thread brings, and passes it on."""
+
+    nl: Any
+    nl_bind_groups: int
+    _stop: bool
+    _post_callbacks: dict[Any, Any]
+    _queues: set[EventQueue]
+    _watchdogs: set[Watchdog]
+
+    def _serve(self, messages: list[Any], failure: Exception | None) -> bool: ...
 
 
-class _Stream:
+class EventStream:
     """Events of the namespace a handle is in, on a transport of their own. Read by one thread only."""
 
     def __init__(self) -> None:
@@ -59,7 +72,7 @@ class _Stream:
         os.close(self.wake_w)
 
 
-class _PyrouteSocket:
+class PyrouteSocket:
     """The socket of a pyroute2 handle, read past the handle: its `get()` keeps messages where no poll sees them."""
 
     def __init__(self, handle: Any, groups: int) -> None:
@@ -86,7 +99,7 @@ class _PyrouteSocket:
         self.handle.close()
 
 
-class _TransportStream(_Stream):
+class TransportStream(EventStream):
     """A socket whose answers and events are in one order, which makes an exact barrier."""
 
     def __init__(self, transport: Any, marshal: Any) -> None:
@@ -105,8 +118,8 @@ class _TransportStream(_Stream):
             try:
                 while len(messages) < 1000:
                     data = bytes(self.transport.recv(0))
-                    kind, seq, portid = struct.unpack_from("=4xH2xII", data)
-                    if portid == self.portid and seq in self.waiting and kind in (_RTM_NEWLINK, _NLMSG_ERROR):
+                    _, kind, _, seq, portid = NLMSGHDR.unpack_from(data)
+                    if portid == self.portid and seq in self.waiting and kind in (RTM_NEWLINK, NLMSG_ERROR):
                         self.passed.append(self.waiting[seq])
                         break
                     messages.extend(self.marshal.parse(data))
@@ -133,9 +146,9 @@ class _TransportStream(_Stream):
             self.last += 1
             seq = self.last
             self.waiting[seq] = event
-            # lo is number 1 in every namespace
-            head = _NLMSG.pack(32, _RTM_GETLINK, _NLM_F_REQUEST, seq, 0)
-            self.transport.send(head + struct.pack("=BxHiII", 0, 0, 1, 0, 0))
+            size = NLMSGHDR.size + IFINFOMSG.size
+            head = NLMSGHDR.pack(size, RTM_GETLINK, NLM_F_REQUEST, seq, 0)
+            self.transport.send(head + IFINFOMSG.pack(AF_UNSPEC, 0, LOOPBACK, 0, 0))
         try:
             return event.wait(timeout)
         finally:
@@ -150,7 +163,7 @@ class _TransportStream(_Stream):
         super().close()
 
 
-class _HandleStream(_Stream):
+class HandleStream(EventStream):
     """Any other IPRoute-like object: events come on a second handle of the same kind."""
 
     def __init__(self, handle: Any) -> None:
@@ -167,7 +180,7 @@ class _HandleStream(_Stream):
         super().close()
 
 
-def _twin(nl: Any) -> Any:
+def second_handle(nl: Any) -> Any:
     """A second handle in the namespace of `nl`."""
     try:
         return nl.clone()
@@ -179,30 +192,30 @@ def _twin(nl: Any) -> Any:
     return type(nl)(netns=netns, flags=0)
 
 
-def _open_stream(nl: Any, groups: int) -> _Stream:
+def open_event_stream(nl: Any, groups: int) -> EventStream:
     if hasattr(getattr(nl, "asyncore", None), "open_events"):
         transport = nl.asyncore.open_events()
         try:
             transport.bind(transport.getsockname()[0], groups & 0xFFFFFFFF)
-            return _TransportStream(transport, nl.marshal)
+            return TransportStream(transport, nl.marshal)
         except BaseException:
             transport.close()
             raise
-    handle = _twin(nl)
+    handle = second_handle(nl)
     try:
         if hasattr(handle, "asyncore"):
-            return _TransportStream(_PyrouteSocket(handle, groups), handle.marshal)
+            return TransportStream(PyrouteSocket(handle, groups), handle.marshal)
         handle.bind(groups)
-        return _HandleStream(handle)
+        return HandleStream(handle)
     except BaseException:
         handle.close()
         raise
 
 
-class _Reader:
+class EventReader:
     """The thread that reads events. It holds its database by a weak reference, so that one can be collected."""
 
-    def __init__(self, ipdb: IPDB) -> None:
+    def __init__(self, ipdb: Follower) -> None:
         self.ipdb = weakref.ref(ipdb)
         self.nl = ipdb.nl
         self.groups = ipdb.nl_bind_groups
@@ -219,7 +232,7 @@ class _Reader:
     def run(self) -> None:
         # opened here, because sockets of some handles belong to the thread that makes them
         try:
-            self.stream = _open_stream(self.nl, self.groups)
+            self.stream = open_event_stream(self.nl, self.groups)
         except BaseException as error:
             self.error = error
             self.ready.set()
@@ -261,7 +274,7 @@ class _Reader:
         return threading.current_thread() is self.thread
 
 
-def _serve_callbacks(ref: Any, source: Any) -> None:
+def run_callbacks(ref: Any, source: Any) -> None:
     """The thread of the "post" callbacks: they may take their time, and may commit."""
     while True:
         msg = source.get()
@@ -281,7 +294,7 @@ def _serve_callbacks(ref: Any, source: Any) -> None:
 class Watchdog:
     """Waits for one event. Made by `IPDB.watchdog()`."""
 
-    def __init__(self, ipdb: IPDB, action: str, spec: dict[str, Any]) -> None:
+    def __init__(self, ipdb: Follower, action: str, spec: dict[str, Any]) -> None:
         self._event = threading.Event()
         self._ipdb = ipdb
         self._action = action
@@ -313,10 +326,10 @@ class Watchdog:
         self._ipdb._watchdogs.discard(self)
 
 
-class _EventQueue:
+class EventQueue:
     """Events from the moment of `with` on; iterating waits for the next."""
 
-    def __init__(self, ipdb: IPDB, qsize: int, block: bool, timeout: float | None) -> None:
+    def __init__(self, ipdb: Follower, qsize: int, block: bool, timeout: float | None) -> None:
         self._ipdb = ipdb
         self._size = qsize
         self._block = block
@@ -324,7 +337,7 @@ class _EventQueue:
         self._queue: queue.Queue[Any] | None = None
         self.dropped = 0
 
-    def __enter__(self) -> _EventQueue:
+    def __enter__(self) -> EventQueue:
         self._queue = queue.Queue(self._size)
         self._ipdb._queues.add(self)
         return self
@@ -345,7 +358,7 @@ class _EventQueue:
         except queue.Full:
             self.dropped += 1
 
-    def __iter__(self) -> _EventQueue:
+    def __iter__(self) -> EventQueue:
         if self._queue is None:
             raise RuntimeError("eventqueue must be used as a context manager")
         return self

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from pyroute2.config import AF_BRIDGE
 from pyroute2.ipdb import CreateException
+from pyroute2.netlink.rtnl import IFNAMSIZ
 
-from fastns.ipdb.links import Interface
-from fastns.ipdb.records import AF_BRIDGE
+from fastns.ipdb.links import Interface, LinkDatabase
 from fastns.ipdb.values import Fields
 
-if TYPE_CHECKING:
-    from fastns.ipdb import IPDB
+
+class LoadedDatabase(LinkDatabase, Protocol):
+    """What the interfaces need of their database: what each of them needs, and which parts are read already."""
+
+    _loaded: set[str]
+
+    @property
+    def interfaces(self) -> Interfaces: ...
 
 
 class Interfaces(Fields):
@@ -21,7 +28,7 @@ class Interfaces(Fields):
     A name or index that is not known is looked up in the kernel first, then KeyError.
     """
 
-    def __init__(self, ipdb: IPDB) -> None:
+    def __init__(self, ipdb: LoadedDatabase) -> None:
         super().__init__()
         self._ipdb = ipdb
 
@@ -42,9 +49,11 @@ class Interfaces(Fields):
     def _lookup(self, key: Any) -> bool:
         """Ask the kernel for one interface the view does not have."""
         ipdb = self._ipdb
-        if isinstance(key, bool) or not isinstance(key, (int, str)) or ipdb._stop or not ipdb._loaded_links:
+        if isinstance(key, bool) or not isinstance(key, (int, str)) or ipdb._stop:
             return False
-        if isinstance(key, str) and (not key or len(key.encode()) > 15 or "/" in key):
+        if "interfaces" not in ipdb._loaded:
+            return False
+        if isinstance(key, str) and (not key or len(key.encode()) >= IFNAMSIZ or "/" in key):
             return False
         if isinstance(key, int) and key < 1:
             return False
@@ -78,25 +87,19 @@ class Interfaces(Fields):
                 raise CreateException(f"interface {ifname} exists")
             device.begin()
             device.load({"kind": kind, **kwarg})
-        else:
-            device = Interface(ipdb, mode="snapshot")
-            for key, value in kwarg.items():
-                plain = device._normal(key, value)
-                if (key == "link" or key.endswith("_link")) and not isinstance(plain, int):
-                    device._deferred[key] = plain
-                else:
-                    dict.__setitem__(device, key, plain)
-            dict.__setitem__(device, "kind", kind)
-            dict.__setitem__(device, "ifname", ifname)
-            dict.__setitem__(device, "ipdb_scope", "create")
-            device._mode = ipdb.mode
-            with ipdb._cond:
-                dict.__setitem__(self, ifname, device)
-            if ipdb.mode not in ("direct",):
-                device.begin()
-        if ipdb.mode == "direct":
-            device._at_once()
-        return device
+            if ipdb.mode == "direct":
+                device._at_once()
+            return device
+        device = Interface(ipdb, mode="snapshot")
+        for key, value in kwarg.items():
+            plain = device._normal(key, value)
+            if (key == "link" or key.endswith("_link")) and not isinstance(plain, int):
+                device._deferred[key] = plain
+            else:
+                dict.__setitem__(device, key, plain)
+        dict.__setitem__(device, "kind", kind)
+        dict.__setitem__(device, "ifname", ifname)
+        return device._add(lambda: self._put(device, ifname))
 
     # the view; the lock is held in all of these
 
@@ -141,7 +144,7 @@ class Interfaces(Fields):
                 dict.__getitem__(master, "ports").add(index)
 
     def _off_link(self, msg: Any) -> None:
-        device = dict.get(self, msg["index"])
+        device: Any = dict.get(self, msg["index"])
         if device is None:
             return
         if msg["family"] == AF_BRIDGE:
@@ -153,15 +156,15 @@ class Interfaces(Fields):
         if device["ipdb_scope"] == "shadow":
             return
         if device._freeze is not None:
-            dict.__setitem__(device, "ipdb_scope", "shadow")
+            device._set_scope("shadow")
             return
         self._drop(msg["index"])
 
     def _drop(self, index: int) -> None:
-        device = dict.get(self, index)
+        device: Any = dict.get(self, index)
         if device is not None:
             self._detach(device)
-            dict.__setitem__(device, "ipdb_scope", "detached")
+            device._set_scope("detached")
 
     def _forget_keys(self, device: Any) -> None:
         for key in (dict.get(device, "index"), dict.get(device, "ifname")):
@@ -173,6 +176,13 @@ class Interfaces(Fields):
         index = dict.get(device, "index")
         self._forget_keys(device)
         self._ipdb._unlink(index)
+
+    def _named(self, ifname: str) -> Any:
+        """The interface of that name, without a question to the kernel."""
+        return dict.get(self, ifname)
+
+    def _put(self, device: Any, ifname: str) -> None:
+        dict.__setitem__(self, ifname, device)
 
     def _rename(self, device: Any, ifname: str) -> None:
         old = dict.get(device, "ifname")
@@ -188,10 +198,10 @@ class Interfaces(Fields):
                 self._on_link(msg)
 
 
-class _View(Mapping):  # type: ignore[type-arg]
+class InterfacesByKey(Mapping):  # type: ignore[type-arg]
     """The interfaces under one kind of key."""
 
-    def __init__(self, ipdb: IPDB, kind: type) -> None:
+    def __init__(self, ipdb: LoadedDatabase, kind: type) -> None:
         self._ipdb = ipdb
         self._kind = kind
 

@@ -3,66 +3,61 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
-from socket import AF_INET
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
+from pyroute2.config import AF_BRIDGE
 from pyroute2.ipdb import CommitException, CreateException
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ifaddrmsg import IFA_F_SECONDARY
+from pyroute2.netlink.rtnl.ifinfmsg import IFF_UP, ifinfmsg
 
-from fastns.ipdb.records import AF_BRIDGE, IFA_F_SECONDARY, IFF_UP, Record, Transaction, _Journal, _mix, log
-from fastns.ipdb.values import AddressSet, LinkedSet, _plain_address, _prefixlen
-
-if TYPE_CHECKING:
-    from fastns.ipdb import IPDB
-
-
-def _kind_fields(kind: str | None) -> frozenset[str]:
-    """The names of the values that belong to one kind of link, as they are spelled in requests."""
-    fields = _kinds.get(kind)
-    if fields is None:
-        cls = ifinfmsg.ifinfo.data_map.get(kind)
-        names: list[str] = []
-        for row in getattr(cls, "nla_map", ()):
-            name = row[0] if isinstance(row[0], str) else row[1]
-            names.append(ifinfmsg.nla2name(name) if name.startswith("IFLA_") else name.lower())
-        fields = _kinds[kind] = frozenset(names)
-    return fields
-
-
-_kinds: dict[str | None, frozenset[str]] = {}
-_brport_fields = frozenset(ifinfmsg.nla2name(row[0]) for row in ifinfmsg.ifinfo.bridge_slave_data.nla_map)
-
-_br_times = frozenset(
-    "br_" + name
-    for name in (
-        "hello_time max_age ageing_time forward_delay mcast_membership_intvl mcast_querier_intvl mcast_query_intvl "
-        "mcast_query_response_intvl mcast_startup_query_intvl"
-    ).split()
+from fastns.ipdb.exceptions import create_failure, tolerated
+from fastns.ipdb.link_fields import (
+    address_of,
+    bridge_port_fields,
+    bridge_settable,
+    bridge_times,
+    fields_of_kind,
+    link_dropped,
+    link_identity,
+    link_readonly,
+    link_virtual,
+    vlan_info_of,
 )
-_br_settable = _br_times | {
-    "br_" + name
-    for name in (
-        "stp_state priority vlan_filtering vlan_protocol group_fwd_mask mcast_snooping mcast_router nf_call_iptables "
-        "nf_call_ip6tables nf_call_arptables vlan_default_pvid mcast_querier"
-    ).split()
-}
+from fastns.ipdb.records import Database, Record, Transaction, UndoLog, log
+from fastns.ipdb.values import AddressSet, LinkedSet, address_key, message_fields
 
-# what a link says of itself but does not take in a request
-_link_readonly = frozenset(
-    "attrs header event stats stats64 map af_spec linkinfo protinfo change unknown operstate qdisc carrier "
-    "carrier_changes carrier_up_count carrier_down_count min_mtu max_mtu xdp family ifi_type index neighbours "
-    "num_tx_queues num_rx_queues gso_max_segs gso_max_size gso_ipv4_max_size gro_max_size gro_ipv4_max_size tso_max_size "
-    "tso_max_segs allmulti promiscuity linkmode parent_dev_name parent_dev_bus_name phys_port_name phys_switch_id "
-    "link_netnsid netns_immutable max_pacing_offload_horizon perm_address __align flags_changed dpll_pin "
-    "phys_port_id prop_list proto_down_reason".split()
-)
-_link_dropped = frozenset(
-    "header linkinfo protinfo af_spec attrs event map stats stats64 change __align prop_list".split()
-)
-# what makes a link the one it was, when it is made again
-_link_identity = ("kind", "ifname", "index", "address", "mtu", "txqlen", "group", "ifalias", "master", "link")
-_link_virtual = frozenset("ipdb_scope ipdb_priority ipaddr ports vlans net_ns_fd net_ns_pid kind".split())
+
+class Siblings(Protocol):
+    """The interfaces of a database, as one of them sees them."""
+
+    def get(self, key: Any, default: Any = None) -> Any: ...
+    def _lookup(self, key: Any) -> bool: ...
+    def _named(self, ifname: str) -> Any: ...
+    def _rename(self, device: Any, ifname: str) -> None: ...
+    def _put(self, device: Any, ifname: str) -> None: ...
+    def _forget_keys(self, device: Any) -> None: ...
+    def _detach(self, device: Any) -> None: ...
+    def _drop(self, index: int) -> None: ...
+    def _on_link(self, msg: Any) -> Any: ...
+    def _reread_vlans(self) -> None: ...
+
+
+class LinkDatabase(Database, Protocol):
+    """What an interface needs of its database."""
+
+    @property
+    def interfaces(self) -> Siblings: ...
+
+    def register_callback(self, callback: Callable[[Any, Any, str], Any]) -> Any: ...
+    def unregister_callback(self, cuid: Any) -> Any: ...
+    def ensure(self, cmd: str) -> Any: ...
+    def _addresses_of(self, index: int) -> AddressSet: ...
+    def _neighbours_of(self, index: int) -> LinkedSet: ...
+    def _unlink(self, index: int | None) -> None: ...
+    def _on_address(self, msg: Any) -> Any: ...
+    def _routes_by(self, index: int) -> list[dict[str, Any]]: ...
+    def _restore_routes(self, requests: list[dict[str, Any]]) -> None: ...
 
 
 class Interface(Record):
@@ -71,12 +66,14 @@ class Interface(Record):
     _sets = ("ipaddr", "ports", "vlans")
     _known = frozenset(
         {ifinfmsg.nla2name(row[0]) for row in ifinfmsg.nla_map}
-        | {field for kind in ifinfmsg.ifinfo.data_map for field in _kind_fields(kind)}
+        | {field for kind in ifinfmsg.ifinfo.data_map for field in fields_of_kind(kind)}
         | {"index", "flags", "state", "kind", "peer", "vlan_id", "vlan_protocol", "vlan_flags", "bond_mode", "family"}
         | {"net_ns_fd", "net_ns_pid", "ifi_type", "neighbours"}
     )
 
-    def __init__(self, ipdb: IPDB | None, mode: str | None = None) -> None:
+    _ipdb: LinkDatabase
+
+    def __init__(self, ipdb: LinkDatabase, mode: str | None = None) -> None:
         super().__init__(ipdb, mode)
         self._freeze: Any = None
         self._frozen: Any = None
@@ -86,8 +83,7 @@ class Interface(Record):
         self._deferred: dict[str, Any] = {}
 
     def _new_set(self, name: str) -> Any:
-        changed = self._ipdb._cond if self._ipdb is not None else None
-        return (AddressSet if name == "ipaddr" else LinkedSet)(changed=changed)
+        return (AddressSet if name == "ipaddr" else LinkedSet)(changed=self._ipdb._cond)
 
     def __hash__(self) -> int:  # type: ignore[override]
         return dict.get(self, "index") or id(self)
@@ -98,10 +94,10 @@ class Interface(Record):
         return self.get("master")
 
     def _equal(self, key: str, seen: Any, wanted: Any) -> bool:
-        if key in _br_times and isinstance(seen, int) and isinstance(wanted, int):
+        if key in bridge_times and isinstance(seen, int) and isinstance(wanted, int):
             return abs(seen - wanted) < 5  # kept in jiffies
         if key == "flags" and isinstance(seen, int) and isinstance(wanted, int):
-            return seen & wanted & IFF_UP == wanted & IFF_UP
+            return bool(seen & wanted & IFF_UP == wanted & IFF_UP)
         if key in ("master", "link") and not seen and not wanted:
             return True
         return super()._equal(key, seen, wanted)
@@ -126,20 +122,13 @@ class Interface(Record):
         scope: int | None = None,
     ) -> Any:
         """Add an address: "a/24", "a/255.255.255.0" or `a, 24`; returns the interface."""
-        if mask is None:
-            ip, _, mask = ip.partition("/")
-            mask = mask or ("128" if ":" in ip else "32")
-        key = (_plain_address(ip), _prefixlen(mask, ip))
         extra = {"broadcast": broadcast, "anycast": anycast, "scope": scope}
         raw = {name: value for name, value in extra.items() if value is not None}
-        return self._alter("ipaddr", key, raw)
+        return self._alter("ipaddr", address_key(ip, mask), raw)
 
     def del_ip(self, ip: str, mask: int | str | None = None) -> Any:
         """Remove an address; one that is not there is no error. Returns the interface."""
-        if mask is None:
-            ip, _, mask = ip.partition("/")
-            mask = mask or ("128" if ":" in ip else "32")
-        return self._alter("ipaddr", (_plain_address(ip), _prefixlen(mask, ip)), None)
+        return self._alter("ipaddr", address_key(ip, mask), None)
 
     def add_vlan(self, vlan: Any, flags: Any = None) -> Any:
         """Let a VLAN (number, or dictionary with 'vid') through this bridge port; returns the interface."""
@@ -187,7 +176,7 @@ class Interface(Record):
     def _resolve(self, port: Any) -> Any:
         if isinstance(port, Interface):
             return port.get("index")
-        found = self._ipdb.interfaces.get(port) if self._ipdb is not None else None
+        found = self._ipdb.interfaces.get(port)
         return found.get("index") if found is not None else None
 
     def up(self) -> Any:
@@ -203,7 +192,7 @@ class Interface(Record):
     def load(self, data: dict[str, Any]) -> Any:
         """Put what `dump()` gave into the transaction. What only the kernel can set is left out."""
         for key, value in data.items():
-            if value is None or key in _link_readonly or key in ("flags", "ipdb_scope", "ipdb_priority"):
+            if value is None or key in link_readonly or key in ("flags", "ipdb_scope", "ipdb_priority"):
                 continue
             if key in ("kind", "link", "peer") and self["ipdb_scope"] == "system":
                 continue  # fixed by the creation
@@ -224,7 +213,7 @@ class Interface(Record):
                 for vid in value:
                     if vid != 1:
                         self.add_vlan(vid)
-            elif key.startswith("br_") and key not in _br_settable:
+            elif key.startswith("br_") and key not in bridge_settable:
                 continue
             else:
                 self[key] = value
@@ -232,14 +221,14 @@ class Interface(Record):
 
     def load_dict(self, data: dict[str, Any]) -> None:
         """Change the view itself, past all transactions."""
-        with self._lock():
+        with self._ipdb._cond:
             for key, value in data.items():
                 if key not in self._sets:
                     dict.__setitem__(self, key, value)
 
     def load_netlink(self, msg: Any) -> None:
         """Change the view itself to what a RTM_NEWLINK message says."""
-        with self._lock():
+        with self._ipdb._cond:
             self._load(msg)
 
     def reload(self) -> Any:
@@ -257,17 +246,17 @@ class Interface(Record):
             raise RuntimeError("the interface is frozen already")
         self._frozen = frozen = self.pick()
 
-        def restore(ipdb: IPDB, msg: Any, action: str) -> None:
+        def restore(ipdb: Any, msg: Any, action: str) -> None:
             if self._freeze is not None and frozen["index"] in (msg.get("index"), msg.get("ifindex")):
                 self._restore(frozen)
 
-        self._freeze = self._ipdb.register_callback(restore)  # type: ignore[union-attr]
+        self._freeze = self._ipdb.register_callback(restore)
         return self
 
     def unfreeze(self) -> Any:
         """End `freeze()`; returns the interface."""
         freeze, self._freeze, self._frozen = self._freeze, None, None
-        self._ipdb.unregister_callback(freeze)  # type: ignore[union-attr]
+        self._ipdb.unregister_callback(freeze)
         return self
 
     def _restore(self, target: Record) -> None:
@@ -278,10 +267,10 @@ class Interface(Record):
                 if self["ipdb_scope"] != "system":
                     self._spec = self._portable(target)
                     self._aim(tx, target)
-                    dict.__setitem__(self, "ipdb_scope", "shadow")
+                    self._set_scope("shadow")
                 else:
                     self._aim(tx, target)
-                self._apply(tx, _Journal())
+                self._apply(tx, UndoLog())
             except Exception as error:
                 log.warning("%s could not be restored: %s", target["ifname"], error)
 
@@ -294,11 +283,7 @@ class Interface(Record):
         if msg["family"] == AF_BRIDGE:
             self._load_bridge(msg)
             return
-        fresh: dict[str, Any] = {name: value for name, value in msg.items() if name not in _link_dropped}
-        for cell in msg["attrs"]:
-            name = ifinfmsg.nla2name(cell[0])
-            if name not in _link_dropped:
-                fresh[name] = cell[1]
+        fresh = message_fields(msg, ifinfmsg, link_dropped)
         info = msg.get_attr("IFLA_LINKINFO")
         if info is not None:
             fresh["kind"] = info.get_attr("IFLA_INFO_KIND")
@@ -316,12 +301,11 @@ class Interface(Record):
             fresh["master"] = None
         self.update(fresh)
         for key in self:
-            if key not in fresh and key not in _link_virtual and key != "peer":
+            if key not in fresh and key not in link_virtual and key != "peer":
                 dict.__delitem__(self, key)
-        dict.__setitem__(self, "ipdb_scope", "system")
-        if self._ipdb is not None:
-            dict.__setitem__(self, "ipaddr", self._ipdb._addresses_of(fresh["index"]))
-            dict.__setitem__(self, "neighbours", self._ipdb._neighbours_of(fresh["index"]))
+        self._set_scope("system")
+        dict.__setitem__(self, "ipaddr", self._ipdb._addresses_of(fresh["index"]))
+        dict.__setitem__(self, "neighbours", self._ipdb._neighbours_of(fresh["index"]))
 
     def _load_bridge(self, msg: Any) -> None:
         spec = msg.get_attr("IFLA_AF_SPEC")
@@ -341,7 +325,7 @@ class Interface(Record):
     def _reread(self) -> None:
         ipdb = self._ipdb
         index = dict.get(self, "index")
-        if ipdb is None or not index:
+        if not index:
             return
         try:
             links = ipdb._ask("link", "get", index=index)
@@ -366,20 +350,16 @@ class Interface(Record):
                     known.discard(key)
             ipdb._cond.notify_all()
 
-    def _forget(self) -> None:
-        ipdb = self._ipdb
-        if ipdb is not None:
-            with ipdb._cond:
-                ipdb.interfaces._detach(self)
-                super()._forget()
+    def _leave(self) -> None:
+        self._ipdb.interfaces._detach(self)
 
-    detach = _forget
+    detach = Record._forget
 
     def _invalidate(self) -> None:
         self._forget()
-        with self._lock():
+        with self._ipdb._cond:
             self.clear()
-            dict.__setitem__(self, "ipdb_scope", "invalid")
+            self._set_scope("invalid")
         self._mode = "invalid"
 
     # applying
@@ -387,25 +367,24 @@ class Interface(Record):
     def _portable(self, source: Record) -> dict[str, Any]:
         """A request that makes `source` again."""
         kind = source["kind"]
-        spec = {key: source[key] for key in _link_identity if source.get(key) is not None}
+        spec = {key: source[key] for key in link_identity if source.get(key) is not None}
         if kind == "bridge":
-            fields: Iterable[str] = _br_settable
+            fields: Iterable[str] = bridge_settable
         elif kind == "veth":
             fields = ("peer",)
         else:
-            fields = _kind_fields(kind)
+            fields = fields_of_kind(kind)
         spec.update((key, source[key]) for key in fields if source.get(key) is not None)
         return spec
 
     def _restorable(self, target: Record) -> Iterable[str]:
         kind = target["kind"]
         names = {"ifname", "address", "mtu", "txqlen", "ifalias", "state"}
-        names |= _br_settable if kind == "bridge" else _kind_fields(kind)
+        names |= bridge_settable if kind == "bridge" else fields_of_kind(kind)
         return [key for key in target if key in names]
 
-    def _apply(self, tx: Transaction, journal: _Journal) -> None:
+    def _apply(self, tx: Transaction, undo: UndoLog) -> None:
         ipdb = self._ipdb
-        assert ipdb is not None
         scope = dict.get(tx, "ipdb_scope")
         if self["ipdb_scope"] in ("create", "shadow"):
             if scope == "remove" and self["ipdb_scope"] == "create":
@@ -414,60 +393,59 @@ class Interface(Record):
             if scope == "remove":
                 self._forget()
                 return
-            self._make(tx, journal)
+            self._make(tx, undo)
         if self["ipdb_scope"] != "system":
             raise CommitException(f"interface {self['ifname']!r} is {self['ipdb_scope']}")
         for sign, port in tx._later:
             index = self._resolve(port)
             if not index:
-                tx._run(_raise, KeyError(f"can not resolve port {port}"))
+                tx._fail(KeyError(f"can not resolve port {port}"))
             elif sign == "+ports":
                 tx._include("ports", index)
             else:
                 tx._exclude("ports", index)
         before = self.pick()
         changes = tx._changes()
-        self._apply_vlans(tx, journal)
-        self._apply_ports(tx, journal)
-        self._apply_values(tx, journal, changes, before)
-        self._apply_addresses(tx, journal, before)
+        self._apply_vlans(tx, undo)
+        self._apply_ports(tx, undo)
+        self._apply_values(tx, undo, changes, before)
+        self._apply_addresses(tx, undo, before)
         if changes.get("state") == "up":
-            self._set_state(tx, journal, "up", before)
+            self._set_state(tx, undo, "up", before)
         for hook in self._commit_hooks:
             hook(self.dump(), before.dump(), {**self.dump(), **changes})
         move = {key: changes[key] for key in ("net_ns_fd", "net_ns_pid") if changes.get(key) is not None}
         if move:
             self._move(tx, move)
         elif scope in ("remove", "shadow"):
-            self._unmake(tx, journal, scope, before)
+            self._unmake(tx, undo, scope, before)
         ipdb.ensure("run")
 
-    def _make(self, tx: Transaction, journal: _Journal) -> None:
+    def _make(self, tx: Transaction, undo: UndoLog) -> None:
         """Create the link of a record that is in the database only."""
         ipdb = self._ipdb
-        assert ipdb is not None
         old = dict(self)
         spec = dict(self._spec) if self["ipdb_scope"] == "shadow" else {}
         for source in (self if not spec else {}, tx):
             for key, value in source.items():
-                if value is not None and key not in self._sets and key not in _link_virtual and key != "neighbours":
+                if value is not None and key not in self._sets and key not in link_virtual and key != "neighbours":
                     spec[key] = value
         spec["kind"] = spec.get("kind") or self["kind"]
         for key, value in self._deferred.items():
             index = self._resolve(value)
             if not index:
-                raise _create_failure(KeyError(f"can not resolve {key} {value}"))
+                raise create_failure(KeyError(f"can not resolve {key} {value}"))
             spec[key] = index
         if not spec.get("index"):
             spec.pop("index", None)
         for key in tuple(spec):
-            if key.startswith("brport_") or (key in _link_readonly and key not in ("index", "family")):
+            if key.startswith("brport_") or (key in link_readonly and key not in ("index", "family")):
                 del spec[key]
         spec.pop("flags", None)
         spec.pop("state", None)  # goes up last, when everything else is in place
         with ipdb._cond:
             # a first change of name is part of the creation; the message of a new link finds this record by it
-            if dict.get(ipdb.interfaces, spec["ifname"]) not in (None, self):
+            if ipdb.interfaces._named(spec["ifname"]) not in (None, self):
                 raise CreateException(f"interface {spec['ifname']} exists")
             ipdb.interfaces._rename(self, spec["ifname"])
             self._making = True
@@ -477,11 +455,11 @@ class Interface(Record):
                 ipdb._ask("link", "add", **spec)
             except Exception as error:
                 if getattr(error, "code", None) != errno.EEXIST or not self._same_kind(spec):
-                    raise _create_failure(error) from error
+                    raise create_failure(error) from error
                 # loading the module of a kind may make a first device of that name (dummy0, bond0)
                 made = False
             if made:
-                journal.push(self._undo_make, old, spec["ifname"])
+                undo.push(self._undo_make, old, spec["ifname"])
             ipdb._settle(
                 lambda: dict.get(self, "ipdb_scope") == "system" and bool(dict.get(self, "index")),
                 lambda: ipdb.interfaces._lookup(spec["ifname"]),
@@ -494,7 +472,7 @@ class Interface(Record):
         finally:
             self._making = False
         if self["ipdb_scope"] != "system":
-            raise _create_failure(CommitException(f"interface {spec['ifname']!r} did not appear"))
+            raise create_failure(CommitException(f"interface {spec['ifname']!r} did not appear"))
         for key in spec:
             if key not in ("state",) and key in tx and self._equal(key, self.get(key), spec[key]):
                 dict.pop(tx, key, None)
@@ -503,7 +481,7 @@ class Interface(Record):
         if spec["kind"] in ("vlan", "vxlan"):
             return False  # the same number under another name
         try:
-            link = self._ipdb._ask("link", "get", ifname=spec["ifname"])[0]  # type: ignore[union-attr]
+            link = self._ipdb._ask("link", "get", ifname=spec["ifname"])[0]
         except Exception:
             return False
         info = link.get_attr("IFLA_LINKINFO")
@@ -511,10 +489,9 @@ class Interface(Record):
 
     def _undo_make(self, old: dict[str, Any], ifname: str) -> None:
         ipdb = self._ipdb
-        assert ipdb is not None
         index = dict.get(self, "index")
         with ipdb._cond:
-            dict.__setitem__(self, "ipdb_scope", "locked")
+            self._set_scope("locked")
         if index:
             ipdb._ask("link", "del", index=index)
         else:
@@ -527,43 +504,41 @@ class Interface(Record):
             self.update(old)
             for name in self._sets:
                 dict.__setitem__(self, name, self._new_set(name))
-            dict.__setitem__(self, "ipdb_scope", "create")
-            dict.__setitem__(ipdb.interfaces, old["ifname"], self)
+            self._set_scope("create")
+            ipdb.interfaces._put(self, old["ifname"])
 
-    def _apply_vlans(self, tx: Transaction, journal: _Journal) -> None:
+    def _apply_vlans(self, tx: Transaction, undo: UndoLog) -> None:
         ipdb = self._ipdb
-        assert ipdb is not None
         index = self["index"]
         known = dict.__getitem__(self, "vlans")
         gone = [vid for vid in tx._out["vlans"] if vid in known]
         fresh = {vid: raw for vid, raw in tx._in["vlans"].items() if vid not in known}
         for vid in gone:
-            tx._run(ipdb._ask, "vlan_filter", "del", index=index, vlan_info=_vlan_info(known[vid][0]))
-            journal.push(ipdb._ask, "vlan_filter", "add", index=index, vlan_info=_vlan_info(known[vid][0]))
+            tx._run(ipdb._ask, "vlan_filter", "del", index=index, vlan_info=vlan_info_of(known[vid][0]))
+            undo.push(ipdb._ask, "vlan_filter", "add", index=index, vlan_info=vlan_info_of(known[vid][0]))
         for info, flags in fresh.values():
             extra = {"vlan_flags": flags} if flags else {}
             tx._run(ipdb._ask, "vlan_filter", "add", index=index, vlan_info=info, **extra)
-            journal.push(ipdb._ask, "vlan_filter", "del", index=index, vlan_info=info, **extra)
+            undo.push(ipdb._ask, "vlan_filter", "del", index=index, vlan_info=info, **extra)
         if gone or fresh:
             ipdb._settle(
                 lambda: all(vid in known for vid in fresh) and not any(vid in known for vid in gone),
                 ipdb.interfaces._reread_vlans,
             )
 
-    def _apply_ports(self, tx: Transaction, journal: _Journal) -> None:
+    def _apply_ports(self, tx: Transaction, undo: UndoLog) -> None:
         ipdb = self._ipdb
-        assert ipdb is not None
         known = dict.__getitem__(self, "ports")
         index = self["index"]
         gone = [port for port in tx._out["ports"] if port in known]
         fresh = [port for port in tx._in["ports"] if port not in known]
         for port in gone:
             tx._run(ipdb._ask, "link", "set", index=port, master=0)
-            journal.push(ipdb._ask, "link", "set", index=port, master=index)
+            undo.push(ipdb._ask, "link", "set", index=port, master=index)
         for port in fresh:
             old = (ipdb.interfaces.get(port) or {}).get("master") or 0
             tx._run(ipdb._ask, "link", "set", index=port, master=index)
-            journal.push(ipdb._ask, "link", "set", index=port, master=old)
+            undo.push(ipdb._ask, "link", "set", index=port, master=old)
         if gone or fresh:
 
             def reread() -> None:
@@ -573,7 +548,7 @@ class Interface(Record):
                         found._reread()
                 self._reread()
 
-            journal.push(reread)
+            undo.push(reread)
             if not tx.partial:
                 ipdb._settle(
                     lambda: all(port in known for port in fresh) and not any(port in known for port in gone), reread
@@ -583,18 +558,17 @@ class Interface(Record):
                 if any(port in known for port in gone):
                     raise CommitException("master unset failed")
 
-    def _apply_values(self, tx: Transaction, journal: _Journal, changes: dict[str, Any], before: Record) -> None:
+    def _apply_values(self, tx: Transaction, undo: UndoLog, changes: dict[str, Any], before: Record) -> None:
         ipdb = self._ipdb
-        assert ipdb is not None
         index, kind = self["index"], self["kind"]
         plain: dict[str, Any] = {}
         special: dict[str, Any] = {}
         port: dict[str, Any] = {}
-        kind_fields = _kind_fields(kind)
+        kind_fields = fields_of_kind(kind)
         for key, value in changes.items():
-            if key in _link_virtual or key == "state" or (value is None and key not in ("master", "ifalias")):
+            if key in link_virtual or key == "state" or (value is None and key not in ("master", "ifalias")):
                 continue
-            if key in _brport_fields or key.startswith("brport_"):
+            if key in bridge_port_fields or key.startswith("brport_"):
                 port[key[7:]] = value
             elif key in kind_fields or key == "vlan_flags":
                 special[key] = value
@@ -603,11 +577,11 @@ class Interface(Record):
             else:
                 plain[key] = value
         if changes.get("state") == "down":
-            self._set_state(tx, journal, "down", before)
+            self._set_state(tx, undo, "down", before)
         if special:
             old = {key: before[key] for key in special if before[key] is not None}
             tx._run(ipdb._ask, "link", "set", index=index, kind=kind, **special)
-            journal.push(ipdb._ask, "link", "set", index=index, kind=kind, **old)
+            undo.push(ipdb._ask, "link", "set", index=index, kind=kind, **old)
         if plain:
             old = {key: before[key] for key in plain if before[key] is not None or key == "master"}
             for key, empty in (("master", 0), ("ifalias", "")):
@@ -617,33 +591,31 @@ class Interface(Record):
             for key, value in plain.items():
                 tx._run(ipdb._ask, "link", "set", index=index, **{key: value})
                 if key in old:
-                    journal.push(ipdb._ask, "link", "set", index=index, **{key: old[key]})
+                    undo.push(ipdb._ask, "link", "set", index=index, **{key: old[key]})
         if port:
             old = {key: before["brport_" + key] for key in port if before["brport_" + key] is not None}
             tx._run(ipdb._ask, "brport", "set", index=index, **port)
-            journal.push(ipdb._ask, "brport", "set", index=index, **old)
+            undo.push(ipdb._ask, "brport", "set", index=index, **old)
         if (plain or special or port) and not tx.partial:
             wanted = {**plain, **special, **{"brport_" + key: value for key, value in port.items()}}
             ipdb._settle(
                 lambda: all(self._equal(key, self.get(key), value) for key, value in wanted.items()), self._reread
             )
 
-    def _set_state(self, tx: Transaction, journal: _Journal, state: str, before: Record) -> None:
+    def _set_state(self, tx: Transaction, undo: UndoLog, state: str, before: Record) -> None:
         ipdb = self._ipdb
-        assert ipdb is not None
         index = self["index"]
         if state == "down":
             # the kernel drops the interface's routes without a word
-            journal.push(ipdb._restore_routes, ipdb._routes_by(index))
-            journal.push(self._restore_addresses, before)
+            undo.push(ipdb._restore_routes, ipdb._routes_by(index))
+            undo.push(self._restore_addresses, before)
         tx._run(ipdb._ask, "link", "set", index=index, state=state)
-        journal.push(ipdb._ask, "link", "set", index=index, state=before["state"] or "down")
+        undo.push(ipdb._ask, "link", "set", index=index, state=before["state"] or "down")
         if not tx.partial:
             ipdb._settle(lambda: self.get("state") == state, self._reread)
 
-    def _apply_addresses(self, tx: Transaction, journal: _Journal, before: Record) -> None:
+    def _apply_addresses(self, tx: Transaction, undo: UndoLog, before: Record) -> None:
         ipdb = self._ipdb
-        assert ipdb is not None
         index = self["index"]
         known = dict.__getitem__(self, "ipaddr")
         gone = [key for key in tx._out["ipaddr"] if key in known]
@@ -652,25 +624,18 @@ class Interface(Record):
             return
         kept = [key for key in known if ":" not in key[0] and key not in gone]
         if gone:
-            journal.push(ipdb._restore_routes, ipdb._routes_by(index))
-            journal.push(self._restore_addresses, before)
+            undo.push(ipdb._restore_routes, ipdb._routes_by(index))
+            undo.push(self._restore_addresses, before)
         # secondary addresses first: promote_secondaries would bring them back after their primary has gone
         gone.sort(key=lambda key: bool((known.raw.get(key) or {}).get("flags", 0) & IFA_F_SECONDARY), reverse=True)
         for address, length in gone:
-            try:
+            with tolerated(errno.EADDRNOTAVAIL):  # went with its primary
                 tx._run(ipdb._ask, "addr", "del", index=index, address=address, prefixlen=length)
-            except Exception as error:
-                if getattr(error, "code", None) != errno.EADDRNOTAVAIL:  # went with its primary
-                    raise
         for (address, length), raw in fresh.items():
             extra = {k: v for k, v in (raw or {}).items() if k in ("broadcast", "anycast", "scope") and v is not None}
-            try:
+            with tolerated(errno.EEXIST):
                 tx._run(ipdb._ask, "addr", "add", index=index, address=address, prefixlen=length, **extra)
-            except Exception as error:
-                if getattr(error, "code", None) != errno.EEXIST:
-                    raise
-            else:
-                journal.push(ipdb._ask, "addr", "del", index=index, address=address, prefixlen=length)
+                undo.push(ipdb._ask, "addr", "del", index=index, address=address, prefixlen=length)
         if not tx.partial:
             ipdb._settle(
                 lambda: all(key in known for key in fresh) and not any(key in known for key in gone), self._reread
@@ -687,22 +652,17 @@ class Interface(Record):
     def _restore_addresses(self, before: Record, keys: Iterable[Any] | None = None) -> None:
         """Add again what went away with others."""
         ipdb = self._ipdb
-        assert ipdb is not None
         index = before["index"]
-        there = {(_address_of(msg), msg["prefixlen"]) for msg in ipdb._ask("get_addr", index=index)}
+        there = {(address_of(msg), msg["prefixlen"]) for msg in ipdb._ask("get_addr", index=index)}
         for key in before["ipaddr"] if keys is None else keys:
             if key not in there:
                 raw = before["ipaddr"][key] or {}
                 extra = {name: raw[name] for name in ("broadcast", "scope") if raw.get(name)}
-                try:
+                with tolerated(errno.EEXIST):
                     ipdb._ask("addr", "add", index=index, address=key[0], prefixlen=key[1], **extra)
-                except Exception as error:
-                    if getattr(error, "code", None) != errno.EEXIST:
-                        raise
 
     def _move(self, tx: Transaction, where: dict[str, Any]) -> None:
         ipdb = self._ipdb
-        assert ipdb is not None
         index = self["index"]
         with ipdb._cond:
             for key in where:
@@ -710,21 +670,14 @@ class Interface(Record):
         tx._run(ipdb._ask, "link", "set", index=index, **where)
         ipdb._settle(lambda: self["ipdb_scope"] != "system", self._reread)
 
-    def _unmake(self, tx: Transaction, journal: _Journal, scope: str, before: Record) -> None:
+    def _unmake(self, tx: Transaction, undo: UndoLog, scope: str, before: Record) -> None:
         ipdb = self._ipdb
-        assert ipdb is not None
         index = self["index"]
         spec = self._portable(before)
         routes = ipdb._routes_by(index)
-        with ipdb._cond:
-            self._gone = False
-            dict.__setitem__(self, "ipdb_scope", "locked")
-        try:
+        self._gone = False
+        with self._locked():
             ipdb._ask("link", "del", index=index)
-        except Exception as error:
-            with ipdb._cond:
-                dict.__setitem__(self, "ipdb_scope", "system")
-            raise error
 
         def gone() -> bool:
             return self._gone
@@ -734,46 +687,23 @@ class Interface(Record):
             self._spec = spec
             ipdb.interfaces._detach(self)
             if scope == "shadow":
-                dict.__setitem__(ipdb.interfaces, before["ifname"], self)
-                dict.__setitem__(self, "ipdb_scope", "shadow")
+                ipdb.interfaces._put(self, before["ifname"])
+                self._set_scope("shadow")
             else:
-                dict.__setitem__(self, "ipdb_scope", "detached")
-        journal.push(self._undo_unmake, before, routes)
+                self._set_scope("detached")
+        undo.push(self._undo_unmake, before, routes)
 
     def _undo_unmake(self, before: Record, routes: list[dict[str, Any]]) -> None:
         ipdb = self._ipdb
-        assert ipdb is not None
         with ipdb._cond:
-            dict.__setitem__(self, "ipdb_scope", "shadow")
-            dict.__setitem__(ipdb.interfaces, before["ifname"], self)
+            self._set_scope("shadow")
+            ipdb.interfaces._put(self, before["ifname"])
         tx = Transaction(self)
         for key in before["ipaddr"]:
             tx._include("ipaddr", key, before["ipaddr"][key] or {})
         for port in before["ports"]:
             tx._include("ports", port)
         dict.__setitem__(tx, "state", before["state"])
-        self._apply(tx, _Journal())
+        self._apply(tx, UndoLog())
         ipdb._restore_routes(routes)
 
-
-def _raise(error: Exception) -> None:
-    raise error
-
-
-class _CreateFailure(CreateException, CommitException):  # type: ignore[misc]
-    pass
-
-
-_CreateFailure.__name__ = "CreateException"
-
-
-def _create_failure(error: BaseException) -> Exception:
-    return _mix(_CreateFailure, error)
-
-
-def _vlan_info(vlan: Any) -> dict[str, Any]:
-    return {"vid": vlan["vid"], "flags": vlan.get("flags", 0)}
-
-
-def _address_of(msg: Any) -> Any:
-    return msg.get_attr("IFA_LOCAL") if msg["family"] == AF_INET else msg.get_attr("IFA_ADDRESS")

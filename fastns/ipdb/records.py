@@ -5,74 +5,28 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
 
-from pyroute2.ipdb import CommitException
-
-from fastns.ipdb.values import Fields, LinkedSet, NextHopSet, _plain
-
-if TYPE_CHECKING:
-    from fastns.ipdb import IPDB
-
+from fastns.ipdb.values import Fields, LinkedSet, NextHopSet, plain_data
 
 log = logging.getLogger("fastns.ipdb")
 
-AF_BRIDGE = 7
-IFF_UP = 1
-IFA_F_SECONDARY = 1
-TABLE_MAIN = 254
-TABLE_LOCAL = 255
-RTPROT_KERNEL = 2
 
-SYNC_TIMEOUT = 5.0  # seconds: the longest a commit waits for one event it knows must come
-SETTLE_TIMEOUT = 0.25  # seconds: the longest it waits for one that may not come (a set alias sends none)
+class Database(Protocol):
+    """What every record needs of the database it is in."""
 
+    nl: Any
+    mode: str
+    _cond: threading.Condition
+    _stop: bool
 
-class PartialCommitException(CommitException):  # type: ignore[misc]
-    """Some steps of a transaction with `partial` set have failed; `errors` has them, the others are applied."""
-
-    errors: list[Exception]
-
-
-_mixed: dict[tuple[type, type], type] = {}
-
-
-def _mix(base: type[Exception], cause: BaseException, text: str | None = None) -> Exception:
-    """`cause` as an exception that is also a `base`."""
-    if isinstance(cause, base):
-        return cause
-    error = _mixed_new(base, type(cause), (text,) if text is not None else cause.args)
-    error.__dict__.update(cause.__dict__)
-    error.__cause__ = cause
-    return error
-
-
-def _mixed_new(base: type[Exception], kind: type, args: tuple[Any, ...]) -> Exception:
-    cls = _mixed.get((base, kind))
-    if cls is None:
-        bases = (base,) if issubclass(base, kind) else (base, kind)
-
-        def reduce(self: Exception) -> tuple[Any, ...]:
-            state = {key: value for key, value in self.__dict__.items() if key != "debug"}
-            return _mixed_load, (base, kind, self.args, state)
-
-        cls = _mixed[base, kind] = type(base.__name__, bases, {"__reduce__": reduce, "__module__": base.__module__})
-    error = cls.__new__(cls, *args)
-    if issubclass(kind, OSError):
-        OSError.__init__(error, *args)
-    else:
-        error.args = args
-    return error  # type: ignore[no-any-return]
-
-
-def _mixed_load(base: type[Exception], kind: type, args: tuple[Any, ...], state: dict[str, Any]) -> Exception:
-    error = _mixed_new(base, kind, args)
-    error.__dict__.update(state)
-    return error
-
-
-# Transactions -----------------------------------------------------------------------------------------------------
+    def _check(self) -> None: ...
+    def _ask(self, method: str, *args: Any, **kwarg: Any) -> Any: ...
+    def _barrier(self) -> bool: ...
+    def _apply(self, pairs: list[tuple[Any, Any]]) -> None: ...
+    def _settle(self, done: Callable[[], bool], reread: Callable[[], Any]) -> None: ...
 
 
 class Transaction(Fields):
@@ -137,13 +91,16 @@ class Transaction(Fields):
         try:
             return func(*args, **kwarg)
         except Exception as error:
-            if not self.partial:
-                raise
-            self.errors.append(error)
+            self._fail(error)
             return None
 
+    def _fail(self, error: Exception) -> None:
+        if not self.partial:
+            raise error
+        self.errors.append(error)
 
-class _Journal:
+
+class UndoLog:
     """How to take back what has been done so far."""
 
     def __init__(self) -> None:
@@ -172,10 +129,10 @@ class Record(Fields):
     _sets: tuple[str, ...] = ()
     _nested: tuple[str, ...] = ()
 
-    def __init__(self, ipdb: IPDB | None, mode: str | None = None) -> None:
+    def __init__(self, ipdb: Database, mode: str | None = None) -> None:
         super().__init__()
         self._ipdb = ipdb
-        self._mode = mode or (ipdb.mode if ipdb is not None else "implicit")
+        self._mode = mode or ipdb.mode
         self._thread = threading.local()
         self._write_lock = threading.RLock()
         self._commit_hooks: list[Callable[..., Any]] = []
@@ -185,11 +142,11 @@ class Record(Fields):
         self.global_tx: dict[Any, Transaction] = {}
         for name in self._sets:
             dict.__setitem__(self, name, self._new_set(name))
-        dict.__setitem__(self, "ipdb_scope", "system")
+        self._set_scope("system")
         dict.__setitem__(self, "ipdb_priority", 0)
 
     def _new_set(self, name: str) -> Any:
-        return LinkedSet(changed=self._ipdb._cond if self._ipdb is not None else None)
+        return LinkedSet(changed=self._ipdb._cond)
 
     # reading
 
@@ -201,7 +158,7 @@ class Record(Fields):
     @property
     def nl(self) -> Any:
         """The handle the database rides on."""
-        return self._ipdb.nl if self._ipdb is not None else None
+        return self._ipdb.nl
 
     @property
     def last_error(self) -> Exception | None:
@@ -255,19 +212,19 @@ class Record(Fields):
             if isinstance(value, LinkedSet):
                 result[key] = tuple(value)
             else:
-                result[key] = _plain(value)
+                result[key] = plain_data(value)
         return result
 
     def pick(self, detached: bool = True, readonly: bool = False) -> Any:
         """A copy. With `detached=False` its sets are the record's own and follow the system."""
-        with self._lock():
+        with self._ipdb._cond:
             copy = type(self)(self._ipdb, mode="readonly" if readonly else "snapshot")
             for key, value in self.items():
                 own = value
                 if isinstance(value, LinkedSet) and detached:
                     own = type(value)(value)
-                elif isinstance(value, _Nested):
-                    own = _Nested(copy, key, value)
+                elif isinstance(value, NestedFields):
+                    own = NestedFields(copy, key, value)
                 dict.__setitem__(copy, key, own)
             return copy
 
@@ -277,9 +234,6 @@ class Record(Fields):
         return self.pick(detached=False, readonly=True)
 
     # writing
-
-    def _lock(self) -> Any:
-        return self._ipdb._cond if self._ipdb is not None else self._write_lock
 
     def _change(self, func: Callable[[Transaction], Any]) -> Any:
         """Let `func` make a change in the transaction that the mode asks for."""
@@ -324,6 +278,35 @@ class Record(Fields):
 
     def _normal(self, key: str, value: Any) -> Any:
         return value
+
+    def _set_scope(self, scope: str) -> None:
+        """Change the view itself, past all transactions."""
+        dict.__setitem__(self, "ipdb_scope", scope)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Meanwhile nothing is taken over of what the kernel says of the object: it is being deleted."""
+        with self._ipdb._cond:
+            self._set_scope("locked")
+        try:
+            yield
+        except Exception:
+            with self._ipdb._cond:
+                self._set_scope("system")
+            raise
+
+    def _add(self, enter: Callable[[], Any]) -> Any:
+        """Enter the database as an object that a commit has yet to make."""
+        ipdb = self._ipdb
+        self._set_scope("create")
+        self._mode = ipdb.mode
+        with ipdb._cond:
+            enter()
+        if ipdb.mode == "direct":
+            self._at_once()
+        else:
+            self.begin()
+        return self
 
     def set(self, key: str, value: Any) -> Any:
         """Set one value; returns the object."""
@@ -371,7 +354,7 @@ class Record(Fields):
         return getattr(self._thread, "current", None)
 
     def _begin(self) -> Any:
-        if self._ipdb is not None and self._ipdb._stop:
+        if self._ipdb._stop:
             raise RuntimeError("Can't start transaction on released IPDB")
         tx = Transaction(self)
         self.local_tx[tx.uid] = self.global_tx[tx.uid] = tx
@@ -425,7 +408,7 @@ class Record(Fields):
 
     def snapshot(self, sid: Any = None) -> Any:
         """Keep a copy of the present state; returns its identifier, for `revert()`."""
-        if self._ipdb is not None and self._ipdb._stop:
+        if self._ipdb._stop:
             raise RuntimeError("Can't create snapshots on released IPDB")
         sid = sid or uuid.uuid4()
         self._snapshots[sid] = self.pick()
@@ -453,7 +436,7 @@ class Record(Fields):
         for key in self._restorable(target):
             value = target[key]
             if value != self[key]:
-                dict.__setitem__(tx, key, dict(value) if isinstance(value, _Nested) else value)
+                dict.__setitem__(tx, key, dict(value) if isinstance(value, NestedFields) else value)
         for name in self._sets:
             for key in target[name]:
                 tx._include(name, key, target[name][key] if not isinstance(target[name], NextHopSet) else None)
@@ -507,7 +490,7 @@ class Record(Fields):
         PartialCommitException; TypeError in explicit mode without a transaction.
         """
         ipdb = self._ipdb
-        if ipdb is None or self._mode == "invalid":
+        if self._mode == "invalid":
             raise RuntimeError("the object is not in the database")
         tx = transaction or (self.global_tx[tid] if tid is not None else self.current_tx)
         if tx is None:
@@ -522,18 +505,24 @@ class Record(Fields):
 
     # what each kind of record does
 
-    def _apply(self, tx: Transaction, journal: _Journal) -> None:
+    def _apply(self, tx: Transaction, undo: UndoLog) -> None:
         raise NotImplementedError
 
     def _reread(self) -> None:
         raise NotImplementedError
 
+    def _leave(self) -> None:
+        """Take the record out of the mapping it is in; the lock is held."""
+        raise NotImplementedError
+
     def _forget(self) -> None:
         """Take the record out of the database."""
-        dict.__setitem__(self, "ipdb_scope", "detached")
+        with self._ipdb._cond:
+            self._leave()
+            self._set_scope("detached")
 
 
-class _Nested(Fields):
+class NestedFields(Fields):
     """A dictionary inside a record: changing it is a change of the record."""
 
     def __init__(self, parent: Record, name: str, values: Any = ()) -> None:

@@ -7,29 +7,40 @@ from collections import namedtuple
 from collections.abc import Iterator
 from ipaddress import ip_address
 from socket import AF_INET, AF_INET6
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from pyroute2.common import AF_MPLS
 from pyroute2.ipdb import CommitException, CreateException
 from pyroute2.netlink import nlmsg_base
 from pyroute2.netlink.rtnl import encap_type, rt_proto, rt_scope, rt_type
-from pyroute2.netlink.rtnl.rtmsg import IP6_RT_PRIO_USER, rtmsg
+from pyroute2.netlink.rtnl.rtmsg import IP6_RT_PRIO_USER, LWTUNNEL_ENCAP_MPLS, rtmsg
 
+from fastns.ipdb.exceptions import tolerated
 from fastns.ipdb.links import Interface
-from fastns.ipdb.records import TABLE_MAIN, Record, Transaction, _Journal, _Nested
-from fastns.ipdb.values import NextHopSet, _encap, _labels, _network
+from fastns.ipdb.records import Database, NestedFields, Record, Transaction, UndoLog
+from fastns.ipdb.values import NextHopSet, canonical_destination, canonical_encap, labels_text, message_fields
 
-if TYPE_CHECKING:
-    from fastns.ipdb import IPDB
-
+# linux/rtnetlink.h; pyroute2 has no names for them
+TABLE_MAIN = 254
+TABLE_LOCAL = 255
+RTM_F_CLONED = 0x200  # a cached copy, not a route
 
 RouteKey = namedtuple("RouteKey", ("dst", "table", "family", "priority", "tos"))
 
-_route_dropped = frozenset("attrs header event cacheinfo __align".split())
-_route_request = (
+route_dropped = frozenset("attrs header event cacheinfo __align".split())
+route_arguments = (
     "family dst table priority tos scope type proto oif iif gateway prefsrc src via newdst encap encap_type flow "
     "metrics multipath pref ttl_propagate mark nh_id"
 ).split()
+
+
+class RouteDatabase(Database, Protocol):
+    """What the routes need of their database."""
+
+    _ignore_rtables: frozenset[int]
+
+    @property
+    def routes(self) -> Routes: ...
 
 
 class Route(Record):
@@ -41,24 +52,26 @@ class Route(Record):
         {rtmsg.nla2name(row[0]) for row in rtmsg.nla_map} | {row[0] for row in rtmsg.fields} | {"removal"}
     ) - {"unspec"}
 
-    def __init__(self, ipdb: IPDB | None, mode: str | None = None) -> None:
+    _ipdb: RouteDatabase
+
+    def __init__(self, ipdb: RouteDatabase, mode: str | None = None) -> None:
         super().__init__(ipdb, mode)
         for name in self._nested[:2]:
-            dict.__setitem__(self, name, _Nested(self, name))
+            dict.__setitem__(self, name, NestedFields(self, name))
 
     def _new_set(self, name: str) -> Any:
-        return NextHopSet(changed=self._ipdb._cond if self._ipdb is not None else None)
+        return NextHopSet(changed=self._ipdb._cond)
 
     @classmethod
     def make_key(cls, route: Any) -> Any:
         """The key a route (record, dictionary or message) is kept under in its table."""
         if isinstance(route, nlmsg_base):
-            route = _route_fields(route)
+            route = fields_of_route(route)
         family = int(route.get("family") or AF_INET)
         if family == AF_MPLS:
             return route.get("dst")
         return RouteKey(
-            _network(route.get("dst") or "default"),
+            canonical_destination(route.get("dst") or "default"),
             route.get("table") or TABLE_MAIN,
             family,
             route.get("priority") or None,
@@ -67,9 +80,9 @@ class Route(Record):
 
     def _equal(self, key: str, seen: Any, wanted: Any) -> bool:
         if key in ("metrics", "encap"):
-            return _set_values(seen) == _set_values(wanted)
+            return without_none(seen) == without_none(wanted)
         if key in ("dst", "src"):
-            return bool(_network(seen) == _network(wanted))
+            return bool(canonical_destination(seen) == canonical_destination(wanted))
         if key in ("gateway", "prefsrc") and isinstance(seen, str) and isinstance(wanted, str):
             try:
                 return ip_address(seen) == ip_address(wanted)
@@ -80,7 +93,7 @@ class Route(Record):
         return super()._equal(key, seen, wanted)
 
     def _normal(self, key: str, value: Any) -> Any:
-        return _route_value(key, value)
+        return canonical_route_value(key, value)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if key == "multipath" and self._mode != "snapshot":
@@ -103,7 +116,7 @@ class Route(Record):
         def put(tx: Transaction) -> None:
             if not len(tx["multipath"]):
                 first = {key: tx[key] for key in ("oif", "gateway", "newdst", "via") if tx[key]}
-                encap = _set_values(tx["encap"])
+                encap = without_none(tx["encap"])
                 if encap:
                     first["encap"] = encap
                 if first:
@@ -160,8 +173,8 @@ class Route(Record):
 
     def load_netlink(self, msg: Any) -> None:
         """Change the view itself to what a RTM_NEWROUTE message says."""
-        with self._lock():
-            self._load(_route_fields(msg))
+        with self._ipdb._cond:
+            self._load(fields_of_route(msg))
 
     def _load(self, fresh: dict[str, Any]) -> None:
         if dict.get(self, "ipdb_scope") == "locked":
@@ -171,17 +184,17 @@ class Route(Record):
                 dict.__delitem__(self, key)
         for key, value in fresh.items():
             dict.__setitem__(self, key, self._wrap(key, value))
-        dict.__setitem__(self, "ipdb_scope", "system")
+        self._set_scope("system")
 
     def _request(self, values: Any = None) -> dict[str, Any]:
         """The arguments of a request that makes this route, `values` overlaid."""
         request: dict[str, Any] = {}
-        for key in _route_request:
+        for key in route_arguments:
             value = values[key] if values is not None and key in values else dict.get(self, key)
             if isinstance(value, NextHopSet):
                 value = [{k: v for k, v in hop.items() if v is not None} for hop in value]
-            elif isinstance(value, (_Nested, dict)):
-                value = _set_values(value)
+            elif isinstance(value, (NestedFields, dict)):
+                value = without_none(value)
             if value is None or (value == 0 and key in ("priority", "tos", "flow")) or value in ({}, []):
                 continue
             request[key] = value
@@ -196,10 +209,10 @@ class Route(Record):
         return request
 
     def _aim(self, tx: Transaction, target: Record) -> None:
-        for key in _route_request:
+        for key in route_arguments:
             if key != "multipath" and not self._equal(key, self[key], target[key]):
                 value = target[key]
-                dict.__setitem__(tx, key, dict(value) if isinstance(value, _Nested) else value)
+                dict.__setitem__(tx, key, dict(value) if isinstance(value, NestedFields) else value)
         hops = target["multipath"]
         for hop in self["multipath"]:
             if hop not in hops:
@@ -207,16 +220,14 @@ class Route(Record):
         for hop in hops:
             tx._later.append(("add", hop))
 
-    def _apply(self, tx: Transaction, journal: _Journal) -> None:
-        ipdb = self._ipdb
-        assert ipdb is not None
+    def _apply(self, tx: Transaction, undo: UndoLog) -> None:
         scope = dict.get(tx, "ipdb_scope")
         there = self["ipdb_scope"] == "system"
         if not there:
             if scope in ("remove", "shadow"):
                 self._forget()
                 return
-            self._make(tx, journal)
+            self._make(tx, undo)
         else:
             before = self.pick()
             changes = tx._changes()
@@ -224,20 +235,19 @@ class Route(Record):
             changes.pop("ipdb_priority", None)
             hops = self._hops(tx)
             if changes or hops != dict.__getitem__(self, "multipath"):
-                self._replace(tx, journal, before, changes, hops)
+                self._replace(tx, undo, before, changes, hops)
             for hook in self._commit_hooks:
                 hook(self.dump(), before.dump(), {**self.dump(), **changes})
         if there and scope in ("remove", "shadow"):
-            self._unmake(tx, journal, scope)
+            self._unmake(tx, undo, scope)
 
-    def _make(self, tx: Transaction, journal: _Journal) -> None:
+    def _make(self, tx: Transaction, undo: UndoLog) -> None:
         ipdb = self._ipdb
-        assert ipdb is not None
         old_key = self.make_key(self)
-        request = self._request({**tx, "multipath": self._one_or_many(tx)})
+        request = self._request({**tx, "multipath": self._hops(tx)})
         self._single(request)
         shadow = dict(self)
-        journal.push(self._restore_scope, "create", shadow)
+        undo.push(self._restore_scope, "create", shadow)
         with ipdb._cond:
             # from here on the message about the new route finds this record
             ipdb.routes._move(self, old_key, request)
@@ -248,18 +258,15 @@ class Route(Record):
             with ipdb._cond:
                 ipdb.routes._move(self, self.make_key(request), shadow)
             raise
-        journal.push(self._delete, request)
+        undo.push(self._delete, request)
         self._wait(request)
 
     def _wrap(self, key: str, value: Any) -> Any:
         if key in self._nested:
-            return _Nested(self, key, value)
+            return NestedFields(self, key, value)
         if key == "multipath":
-            return NextHopSet(value, self._ipdb._cond if self._ipdb is not None else None)
+            return NextHopSet(value, self._ipdb._cond)
         return value
-
-    def _one_or_many(self, tx: Transaction) -> NextHopSet:
-        return self._hops(tx)
 
     @staticmethod
     def _single(request: dict[str, Any]) -> None:
@@ -273,19 +280,17 @@ class Route(Record):
 
     def _restore_scope(self, scope: str, values: dict[str, Any]) -> None:
         ipdb = self._ipdb
-        assert ipdb is not None
         with ipdb._cond:
             key = self.make_key(self)
             self.clear()
             self.update(values)
-            dict.__setitem__(self, "ipdb_scope", scope)
+            self._set_scope(scope)
             ipdb.routes._move(self, key, values)
 
     def _replace(
-        self, tx: Transaction, journal: _Journal, before: Record, changes: dict[str, Any], hops: NextHopSet
+        self, tx: Transaction, undo: UndoLog, before: Record, changes: dict[str, Any], hops: NextHopSet
     ) -> None:
         ipdb = self._ipdb
-        assert ipdb is not None
         old = self._request()
         new = self._request({**changes, "multipath": hops})
         self._single(new)
@@ -294,27 +299,25 @@ class Route(Record):
         old_key, new_key = self.make_key(old), self.make_key(new)
         if old_key == new_key:
             tx._run(ipdb._ask, "route", "replace", **new)
-            journal.push(ipdb._ask, "route", "replace", **old)
+            undo.push(ipdb._ask, "route", "replace", **old)
         else:
             if ipdb.routes._known(new):
                 raise CommitException("route idx conflict")
             self._rekey(old_key, new)  # first, so that the message about the new route finds this record
-            journal.push(self._rekey, new_key, old)
+            undo.push(self._rekey, new_key, old)
             tx._run(ipdb._ask, "route", "add", **new)
-            journal.push(self._delete, new)
+            undo.push(self._delete, new)
             self._delete(old)
-            journal.push(ipdb._ask, "route", "add", **old)
-        journal.push(self._reread)
+            undo.push(ipdb._ask, "route", "add", **old)
+        undo.push(self._reread)
         self._wait(new)
 
     def _rekey(self, key: Any, values: dict[str, Any]) -> None:
-        assert self._ipdb is not None
         with self._ipdb._cond:
             self._ipdb.routes._move(self, key, values)
 
     def _wait(self, request: dict[str, Any]) -> None:
         ipdb = self._ipdb
-        assert ipdb is not None
 
         def done() -> bool:
             if dict.get(self, "ipdb_scope") != "system":
@@ -335,44 +338,32 @@ class Route(Record):
         spec = {key: request[key] for key in keys if key in request}
         if request.get("family") == AF_MPLS:
             spec = {"family": AF_MPLS, "dst": request["dst"]}
-        assert self._ipdb is not None
         self._ipdb._ask("route", "del", **spec)
 
-    def _unmake(self, tx: Transaction, journal: _Journal, scope: str) -> None:
+    def _unmake(self, tx: Transaction, undo: UndoLog, scope: str) -> None:
         ipdb = self._ipdb
-        assert ipdb is not None
         request = self._request()
         values = dict(self)
-        with ipdb._cond:
-            dict.__setitem__(self, "ipdb_scope", "locked")
-        try:
+        with tolerated(errno.ESRCH), self._locked():
             self._delete(request)
-        except Exception as error:
-            with ipdb._cond:
-                dict.__setitem__(self, "ipdb_scope", "system")
-            if getattr(error, "code", None) != errno.ESRCH:
-                raise
         ipdb._barrier()
         with ipdb._cond:
             if scope == "shadow":
-                dict.__setitem__(self, "ipdb_scope", "shadow")
+                self._set_scope("shadow")
             else:
-                ipdb.routes._forget(self)
-                dict.__setitem__(self, "ipdb_scope", "detached")
-        journal.push(self._undo_unmake, request, values)
+                self._forget()
+        undo.push(self._undo_unmake, request, values)
 
     def _undo_unmake(self, request: dict[str, Any], values: dict[str, Any]) -> None:
         ipdb = self._ipdb
-        assert ipdb is not None
         with ipdb._cond:
-            dict.__setitem__(self, "ipdb_scope", "shadow")
+            self._set_scope("shadow")
             ipdb.routes._move(self, None, values)
         ipdb._ask("route", "add", **request)
         self._wait(request)
 
     def _reread(self) -> None:
         ipdb = self._ipdb
-        assert ipdb is not None
         if dict.get(self, "family") == AF_MPLS:
             query: dict[str, Any] = {"family": AF_MPLS}
         else:
@@ -382,42 +373,35 @@ class Route(Record):
             if self.make_key(msg) == key:
                 with ipdb._cond:
                     if self["ipdb_scope"] in ("create", "shadow", "system"):
-                        self._load(_route_fields(msg))
+                        self._load(fields_of_route(msg))
                         ipdb._cond.notify_all()
                 return
 
-    def _forget(self) -> None:
-        if self._ipdb is not None:
-            with self._ipdb._cond:
-                self._ipdb.routes._forget(self)
-                super()._forget()
+    def _leave(self) -> None:
+        self._ipdb.routes._forget(self)
 
-    detach = _forget
+    detach = Record._forget
 
 
-def _set_values(values: Any) -> dict[str, Any]:
+def without_none(values: Any) -> dict[str, Any]:
     return {key: value for key, value in (values or {}).items() if value is not None}
 
 
-def _route_value(key: str, value: Any) -> Any:
+def canonical_route_value(key: str, value: Any) -> Any:
     """A value of a route as the kernel spells it."""
     names = {"type": rt_type, "proto": rt_proto, "scope": rt_scope, "encap_type": encap_type}.get(key)
     if names is not None and isinstance(value, str):
         return names.get(value, value)
     if key == "dst":
-        return _network(value)
+        return canonical_destination(value)
     if key in ("oif", "iif") and isinstance(value, Interface):
         return value["index"]
-    return _encap(value) if key == "encap" else value
+    return canonical_encap(value) if key == "encap" else value
 
 
-def _route_fields(msg: Any) -> dict[str, Any]:
+def fields_of_route(msg: Any) -> dict[str, Any]:
     """The fields of a RTM_NEWROUTE message, or of one of its next hops."""
-    fresh: dict[str, Any] = {key: value for key, value in msg.items() if key not in _route_dropped}
-    for cell in msg["attrs"]:
-        name = rtmsg.nla2name(cell[0])
-        if name not in _route_dropped:
-            fresh[name] = cell[1]
+    fresh = message_fields(msg, rtmsg, route_dropped)
     mpls = fresh.get("family") == AF_MPLS
     top = "dst_len" in fresh
     if top:
@@ -433,11 +417,11 @@ def _route_fields(msg: Any) -> dict[str, Any]:
         fresh["metrics"] = (
             {rtmsg.metrics.nla2name(cell[0]): cell[1] for cell in metrics["attrs"]} if metrics is not None else {}
         )
-        fresh["multipath"] = [_route_fields(hop) for hop in fresh.get("multipath") or ()]
+        fresh["multipath"] = [fields_of_route(hop) for hop in fresh.get("multipath") or ()]
     encap = fresh.pop("encap", None)
     kind = fresh.pop("encap_type", None)
     if hasattr(encap, "get_attr") and encap.get_attr("MPLS_IPTUNNEL_DST"):
-        fresh["encap"] = {"type": kind or 1, "labels": _labels(encap.get_attr("MPLS_IPTUNNEL_DST"))}
+        fresh["encap"] = {"type": kind or LWTUNNEL_ENCAP_MPLS, "labels": labels_text(encap.get_attr("MPLS_IPTUNNEL_DST"))}
     elif encap is not None:
         fresh["encap"] = {"type": kind, "value": encap}
     elif top:
@@ -451,7 +435,7 @@ def _route_fields(msg: Any) -> dict[str, Any]:
 class RoutingTable:
     """One routing table. `idx` maps keys to `{"key": key, "route": route}`."""
 
-    def __init__(self, ipdb: IPDB, number: Any = TABLE_MAIN) -> None:
+    def __init__(self, ipdb: RouteDatabase, number: Any = TABLE_MAIN) -> None:
         self._ipdb = ipdb
         self._number = number
         self.idx: dict[Any, dict[str, Any]] = {}
@@ -488,7 +472,7 @@ class RoutingTable:
             target = {"dst": target}
         if not isinstance(target, dict):
             raise TypeError(f"target type not supported: {type(target)}")
-        wanted = {key: _route_value(key, value) for key, value in target.items()}
+        wanted = {key: canonical_route_value(key, value) for key, value in target.items()}
         result = []
         for record in self._records():
             route = record["route"]
@@ -520,7 +504,7 @@ class RoutingTable:
         if isinstance(target, nlmsg_base):
             return self.idx.get(Route.make_key(target))
         if isinstance(target, str):  # the usual keys first
-            dst = _network(target)
+            dst = canonical_destination(target)
             for family, priority, tos in ((AF_INET, None, 0), (AF_INET6, IP6_RT_PRIO_USER, None)):
                 record = self.idx.get(RouteKey(dst, self._number, int(family), priority, tos))
                 if record is not None:
@@ -551,7 +535,7 @@ class MPLSTable(RoutingTable):
 class Routes:
     """The routes: items are those of the main table, `tables[n]` has the others."""
 
-    def __init__(self, ipdb: IPDB) -> None:
+    def __init__(self, ipdb: RouteDatabase) -> None:
         self._ipdb = ipdb
         self.tables: dict[Any, RoutingTable] = {TABLE_MAIN: RoutingTable(ipdb)}
 
@@ -567,7 +551,7 @@ class Routes:
         """
         ipdb = self._ipdb
         ipdb._check()
-        spec = {key: _route_value(key, value) for key, value in {**(spec or {}), **kwarg}.items() if value is not None}
+        spec = {key: canonical_route_value(key, value) for key, value in {**(spec or {}), **kwarg}.items() if value is not None}
         dst, gateway = spec.get("dst"), spec.get("gateway") or ""
         if dst is None or dst == "":
             raise ValueError("dst not specified")
@@ -590,17 +574,13 @@ class Routes:
                     dict.__getitem__(route, "multipath").add(hop)
             else:
                 dict.__setitem__(route, key, route._wrap(key, value))
-        dict.__setitem__(route, "ipdb_scope", "create")
-        route._mode = ipdb.mode
-        with ipdb._cond:
+
+        def enter() -> None:
             if self._known(route):
                 raise CreateException(f"route exists: {route.make_key(route)}")
             self._move(route, None, route)
-        if ipdb.mode == "direct":
-            route._at_once()
-        else:
-            route.begin()
-        return route
+
+        return route._add(enter)  # type: ignore[no-any-return]
 
     def _table(self, values: Any) -> RoutingTable:
         number = "mpls" if values.get("family") == AF_MPLS else values.get("table") or TABLE_MAIN
@@ -638,7 +618,7 @@ class Routes:
     def _on_route(self, msg: Any) -> Any:
         if msg["family"] not in (AF_INET, AF_INET6, AF_MPLS):
             return None
-        fresh = _route_fields(msg)
+        fresh = fields_of_route(msg)
         number = "mpls" if fresh["family"] == AF_MPLS else fresh["table"]
         if number in self._ipdb._ignore_rtables or fresh.get("flags", 0) & RTM_F_CLONED:
             return None
@@ -668,7 +648,7 @@ class Routes:
         ):
             return  # another one under the same key (ip route append)
         del table.idx[key]
-        dict.__setitem__(route, "ipdb_scope", "detached")
+        route._set_scope("detached")
 
     def filter(self, target: Any) -> list[dict[str, Any]]:
         """`RoutingTable.filter()` over all tables."""
@@ -720,6 +700,3 @@ class Routes:
 
     def __repr__(self) -> str:
         return repr(self.tables[TABLE_MAIN])
-
-
-RTM_F_CLONED = 0x200  # a cached copy, not a route (linux/rtnetlink.h)

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 from collections import namedtuple
 from socket import AF_INET, AF_INET6
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from pyroute2.ipdb import CommitException
 from pyroute2.netlink import nlmsg_base
 from pyroute2.netlink.rtnl.fibmsg import FR_ACT_NAMES, fibmsg
 
-from fastns.ipdb.records import Record, Transaction, _Journal
-from fastns.ipdb.values import Stable, _network, _prefixlen
+from fastns.ipdb.records import Database, Record, Transaction, UndoLog
+from fastns.ipdb.values import Stable, canonical_destination, message_fields, prefix_length
 
-if TYPE_CHECKING:
-    from fastns.ipdb import IPDB
-
+FWMASK_ALL = 0xFFFFFFFF  # all bits of the mark count, which is what the kernel takes a missing mask for
 
 RuleKey = namedtuple(
     "RuleKey",
     ("action", "table", "priority", "iifname", "oifname", "fwmark", "fwmask", "family", "goto", "tun_id"),
 )
 
-_rule_dropped = frozenset("attrs header event src_len dst_len res1 res2 __align".split())
-_rule_request = (
+rule_dropped = frozenset("attrs header event src_len dst_len res1 res2 __align".split())
+rule_arguments = (
     "family table action priority src dst iifname oifname fwmark fwmask goto tun_id tos ip_proto sport_range "
     "dport_range uid_range suppress_prefixlen suppress_ifgroup l3mdev protocol"
 ).split()
+
+
+class RuleDatabase(Database, Protocol):
+    """What the rules need of their database."""
+
+    @property
+    def rules(self) -> Rules: ...
 
 
 class Rule(Record):
@@ -34,118 +39,105 @@ class Rule(Record):
 
     _known = frozenset({fibmsg.nla2name(row[1]) for row in fibmsg.nla_map} | {row[0] for row in fibmsg.fields})
 
+    _ipdb: RuleDatabase
+
     @classmethod
     def make_key(cls, rule: Any) -> RuleKey:
         """The key a rule (record, dictionary or message) is kept under."""
         if isinstance(rule, nlmsg_base):
-            rule = _rule_fields(rule)
-        values = [rule.get(field) or 0 for field in RuleKey._fields]
-        values[7] = int(values[7])
-        if values[5] and not values[6]:
-            values[6] = 0xFFFFFFFF
-        return RuleKey(*values)
+            rule = fields_of_rule(rule)
+        values = {field: rule.get(field) or 0 for field in RuleKey._fields}
+        values["family"] = int(values["family"])
+        if values["fwmark"] and not values["fwmask"]:
+            values["fwmask"] = FWMASK_ALL
+        return RuleKey(**values)
 
     def _equal(self, key: str, seen: Any, wanted: Any) -> bool:
         if not seen and not wanted:
             return True
         if key in ("src", "dst"):
-            return bool(_network(seen) == _network(wanted))
+            return bool(canonical_destination(seen) == canonical_destination(wanted))
         return super()._equal(key, seen, wanted)
 
     def load_netlink(self, msg: Any) -> Rule:
         """Change the view itself to what a RTM_NEWRULE message says."""
-        with self._lock():
-            self._load(_rule_fields(msg))
+        with self._ipdb._cond:
+            self._load(fields_of_rule(msg))
         return self
 
     def _load(self, fresh: dict[str, Any]) -> None:
         if dict.get(self, "ipdb_scope") == "locked":
             return
         self.update(fresh)
-        dict.__setitem__(self, "ipdb_scope", "system")
+        self._set_scope("system")
 
     def _request(self, values: Any = None) -> dict[str, Any]:
         request: dict[str, Any] = {}
-        for key in _rule_request:
+        for key in rule_arguments:
             value = values[key] if values is not None and key in values else dict.get(self, key)
-            if value is None or (value in (0, 0xFFFFFFFF) and key not in ("family", "priority", "action")):
+            if value is None or (value in (0, FWMASK_ALL) and key not in ("family", "priority", "action")):
                 continue
             if key in ("src", "dst") and isinstance(value, str) and "/" in value:
                 value, _, length = value.partition("/")
-                request[key + "_len"] = _prefixlen(length, value)
+                request[key + "_len"] = prefix_length(length, value)
             request[key] = value
         return request
 
-    def _apply(self, tx: Transaction, journal: _Journal) -> None:
+    def _apply(self, tx: Transaction, undo: UndoLog) -> None:
         ipdb = self._ipdb
-        assert ipdb is not None
         scope = dict.get(tx, "ipdb_scope")
-        there = self["ipdb_scope"] == "system"
-        if not there:
+        before = dict(self)
+        if self["ipdb_scope"] != "system":
             if scope in ("remove", "shadow"):
                 self._forget()
                 return
-            values = dict(self)
             request = self._request(tx)
             tx._run(ipdb._ask, "rule", "add", **request)
-            journal.push(self._set, values, "create")
-            journal.push(ipdb._ask, "rule", "del", **request)
-            self._wait({**values, **tx})
+            undo.push(self._set, before, "create")
+            undo.push(ipdb._ask, "rule", "del", **request)
+            self._wait({**before, **tx})
             return
-        before = dict(self)
         changes = tx._changes()
         changes.pop("ipdb_scope", None)
         changes.pop("ipdb_priority", None)
-        old = self._request()
         if changes:
             after = {**before, **changes}
             new = self._request(changes)
             if self.make_key(after) != self.make_key(before) and self.make_key(after) in ipdb.rules:
                 raise CommitException("rule priority conflict")
-            self._delete(old)
-            journal.push(self._set, before, "system")
-            journal.push(ipdb._ask, "rule", "add", **old)
+            self._delete(undo, before)
             tx._run(ipdb._ask, "rule", "add", **new)
-            journal.push(ipdb._ask, "rule", "del", **new)
+            undo.push(ipdb._ask, "rule", "del", **new)
             self._wait(after)
         if scope in ("remove", "shadow"):
-            old = self._request()
-            self._delete(old)
-            journal.push(self._set, before, "system")
-            journal.push(ipdb._ask, "rule", "add", **old)
-            ipdb._barrier()
+            self._delete(undo, before)
             if scope == "remove":
                 self._forget()
             else:
                 with ipdb._cond:
-                    dict.__setitem__(self, "ipdb_scope", "shadow")
+                    self._set_scope("shadow")
 
-    def _delete(self, request: dict[str, Any]) -> None:
+    def _delete(self, undo: UndoLog, before: dict[str, Any]) -> None:
+        """Remove the rule from the system; taken back, the record has the values of `before` again."""
         ipdb = self._ipdb
-        assert ipdb is not None
-        with ipdb._cond:
-            dict.__setitem__(self, "ipdb_scope", "locked")
-        try:
+        request = self._request()
+        with self._locked():
             ipdb._ask("rule", "del", **request)
-        except Exception:
-            with ipdb._cond:
-                dict.__setitem__(self, "ipdb_scope", "system")
-            raise
         ipdb._barrier()  # its message is past while the record is locked
+        undo.push(self._set, before, "system")
+        undo.push(ipdb._ask, "rule", "add", **request)
 
     def _set(self, values: dict[str, Any], scope: str) -> None:
         ipdb = self._ipdb
-        assert ipdb is not None
         with ipdb._cond:
             ipdb.rules._forget(self)
             self.clear()
             self.update(values)
-            dict.__setitem__(self, "ipdb_scope", scope)
+            self._set_scope(scope)
             dict.__setitem__(ipdb.rules, self.make_key(self), self)
 
     def _wait(self, values: dict[str, Any]) -> None:
         ipdb = self._ipdb
-        assert ipdb is not None
         ipdb._barrier()
         with ipdb._cond:
             key = self.make_key(values)
@@ -154,25 +146,18 @@ class Rule(Record):
             if newcomer is not None and newcomer is not self:
                 self.update(newcomer)
             self.update({k: v for k, v in values.items() if k != "ipdb_scope"})
-            dict.__setitem__(self, "ipdb_scope", "system")
+            self._set_scope("system")
             dict.__setitem__(ipdb.rules, key, self)
 
-    def _forget(self) -> None:
-        if self._ipdb is not None:
-            with self._ipdb._cond:
-                self._ipdb.rules._forget(self)
-                super()._forget()
+    def _leave(self) -> None:
+        self._ipdb.rules._forget(self)
 
     def _reread(self) -> None:
         pass
 
 
-def _rule_fields(msg: Any) -> dict[str, Any]:
-    fresh: dict[str, Any] = {key: value for key, value in msg.items() if key not in _rule_dropped}
-    for cell in msg["attrs"]:
-        name = fibmsg.nla2name(cell[0])
-        if name not in _rule_dropped:
-            fresh[name] = cell[1]
+def fields_of_rule(msg: Any) -> dict[str, Any]:
+    fresh = message_fields(msg, fibmsg, rule_dropped)
     for key in ("src", "dst"):
         if fresh.get(key) is not None:
             fresh[key] = f"{fresh[key]}/{msg[key + '_len']}"
@@ -182,7 +167,7 @@ def _rule_fields(msg: Any) -> dict[str, Any]:
 class Rules(Stable):
     """The rules by key; a priority or a dictionary of values finds the first that matches."""
 
-    def __init__(self, ipdb: IPDB) -> None:
+    def __init__(self, ipdb: RuleDatabase) -> None:
         super().__init__()
         self._ipdb = ipdb
 
@@ -221,15 +206,7 @@ class Rules(Stable):
             spec["family"] = AF_INET6 if ":" in f"{spec.get('src')}{spec.get('dst')}" else AF_INET
         rule = Rule(ipdb, mode="snapshot")
         rule.update(spec)
-        dict.__setitem__(rule, "ipdb_scope", "create")
-        rule._mode = ipdb.mode
-        with ipdb._cond:
-            dict.__setitem__(self, rule.make_key(rule), rule)
-        if ipdb.mode == "direct":
-            rule._at_once()
-        else:
-            rule.begin()
-        return rule
+        return rule._add(lambda: dict.__setitem__(self, rule.make_key(rule), rule))  # type: ignore[no-any-return]
 
     def load_netlink(self, msg: Any) -> Any:
         """Take over a RTM_NEWRULE or RTM_DELRULE message."""
@@ -237,13 +214,13 @@ class Rules(Stable):
             return self._on_rule(msg)
 
     def _on_rule(self, msg: Any) -> Any:
-        fresh = _rule_fields(msg)
+        fresh = fields_of_rule(msg)
         key = Rule.make_key(fresh)
         rule = dict.get(self, key)
         if msg["event"] == "RTM_DELRULE":
             if rule is not None and rule["ipdb_scope"] == "system":
                 dict.__delitem__(self, key)
-                dict.__setitem__(rule, "ipdb_scope", "detached")
+                rule._set_scope("detached")
             return None
         if rule is None:
             rule = Rule(self._ipdb)

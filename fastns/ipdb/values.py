@@ -12,7 +12,7 @@ from typing import Any
 
 from pyroute2.netlink import nlmsg_base
 
-_identifier = re.compile("^[A-Za-z_][A-Za-z0-9_]*$")
+identifier = re.compile("^[A-Za-z_][A-Za-z0-9_]*$")
 
 
 class Stable(dict):  # type: ignore[type-arg]
@@ -35,7 +35,7 @@ class Fields(Stable):
     """A dictionary whose string keys are attributes too; `set_key(value)` sets one and returns the object."""
 
     def __dir__(self) -> list[str]:
-        return [*object.__dir__(self), *(key for key in self if isinstance(key, str) and _identifier.match(key))]
+        return [*object.__dir__(self), *(key for key in self if isinstance(key, str) and identifier.match(key))]
 
     def __getattr__(self, key: str) -> Any:
         if key.startswith("__"):
@@ -164,7 +164,7 @@ class NextHopSet(LinkedSet):
             return hop
         encap = hop.get("encap") or {}
         via = hop.get("via") or {}
-        return NextHopKey(hop.get("gateway") or via.get("addr"), _labels(encap.get("labels")), hop.get("oif"))
+        return NextHopKey(hop.get("gateway") or via.get("addr"), labels_text(encap.get("labels")), hop.get("oif"))
 
     def __init__(self, items: Iterable[Any] = (), changed: threading.Condition | None = None) -> None:
         super().__init__((), changed)
@@ -200,7 +200,7 @@ class NextHopSet(LinkedSet):
             del self.raw[old]
         hop = Fields(key)
         if hop.get("encap"):
-            hop["encap"] = _encap(hop["encap"])
+            hop["encap"] = canonical_encap(hop["encap"])
         self.raw[self._key(hop)] = hop
 
     def discard(self, key: Any) -> None:
@@ -214,21 +214,31 @@ class NextHopSet(LinkedSet):
         self.discard(value)
 
 
-def _plain(value: Any) -> Any:
+def plain_data(value: Any) -> Any:
     """A value without classes of messages in it, fit for JSON."""
     if isinstance(value, nlmsg_base):
         plain = {row[0]: value.get(row[0]) for row in type(value).fields if row[0] != "value"}
         for cell in value.get("attrs", ()):
-            plain[type(value).nla2name(cell[0])] = _plain(cell[1])
+            plain[type(value).nla2name(cell[0])] = plain_data(cell[1])
         return plain
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain_data(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain_data(item) for item in value]
     return value
 
 
-def _labels(value: Any) -> str | None:
+def message_fields(msg: Any, cls: Any, dropped: frozenset[str]) -> dict[str, Any]:
+    """The header's fields and the attributes of a message of class `cls`, under the names of the views."""
+    fields: dict[str, Any] = {key: value for key, value in msg.items() if key not in dropped}
+    for cell in msg["attrs"]:
+        name = cls.nla2name(cell[0])
+        if name not in dropped:
+            fields[name] = cell[1]
+    return fields
+
+
+def labels_text(value: Any) -> str | None:
     if not value:
         return None
     if isinstance(value, str):
@@ -238,14 +248,14 @@ def _labels(value: Any) -> str | None:
     return "/".join(str(item["label"] if isinstance(item, dict) else item) for item in value)
 
 
-def _encap(value: Any) -> Any:
+def canonical_encap(value: Any) -> Any:
     """An encapsulation of a route with its labels as text, "200/300"."""
     if isinstance(value, dict) and "labels" in value:
-        return {"type": value.get("type", "mpls"), "labels": _labels(value["labels"])}
+        return {"type": value.get("type", "mpls"), "labels": labels_text(value["labels"])}
     return value
 
 
-def _prefixlen(mask: Any, address: str) -> int:
+def prefix_length(mask: Any, address: str) -> int:
     """A prefix length from a number, a numeric string or a dotted mask."""
     if isinstance(mask, int):
         return mask
@@ -256,11 +266,19 @@ def _prefixlen(mask: Any, address: str) -> int:
         return bin(int.from_bytes(packed, "big")).count("1")
 
 
-def _plain_address(address: str) -> str:
+def address_key(ip: str, mask: Any = None) -> tuple[str, int]:
+    """The key of an address in its set, from "a/24", "a/255.255.255.0" or `a, 24`; without a length it is a host's."""
+    if mask is None:
+        ip, _, mask = ip.partition("/")
+        mask = mask or ("128" if ":" in ip else "32")
+    return canonical_address(ip), prefix_length(mask, ip)
+
+
+def canonical_address(address: str) -> str:
     return inet_ntop(AF_INET6, inet_pton(AF_INET6, address)) if ":" in address else address
 
 
-def _network(dst: Any) -> Any:
+def canonical_destination(dst: Any) -> Any:
     """The spelling of a destination that routes are kept under: 'default', 'address/prefixlen' or an MPLS label."""
     if isinstance(dst, (list, tuple)):  # a stack of one label
         return dst[0]["label"] if isinstance(dst[0], dict) else dst[0]
@@ -270,8 +288,8 @@ def _network(dst: Any) -> Any:
         return "default"
     address, slash, mask = dst.partition("/")
     try:
-        address = _plain_address(address)
-        length = _prefixlen(mask, address) if slash else (128 if ":" in address else 32)
+        address = canonical_address(address)
+        length = prefix_length(mask, address) if slash else (128 if ":" in address else 32)
     except OSError:
         return dst
     return f"{address}/{length}"

@@ -10,14 +10,19 @@ from socket import AF_INET, AF_INET6
 from typing import Any
 
 from pyroute2.common import AF_MPLS
+from pyroute2.config import AF_BRIDGE
+from pyroute2.netlink.rtnl.ifinfmsg import IFF_UP
 
-from fastns.ipdb.events import Watchdog, _EventQueue, _open_stream, _Reader
+from fastns.ipdb.events import SYNC_TIMEOUT, EventQueue, EventReader, Watchdog, open_event_stream
 from fastns.ipdb.interfaces import Interfaces
-from fastns.ipdb.links import _address_of
-from fastns.ipdb.records import AF_BRIDGE, IFF_UP, SETTLE_TIMEOUT, SYNC_TIMEOUT, log
-from fastns.ipdb.routes import Route, Routes, _route_fields
+from fastns.ipdb.link_fields import address_of
+from fastns.ipdb.records import Record, log
+from fastns.ipdb.routes import Route, Routes, fields_of_route
 from fastns.ipdb.rules import Rules
 from fastns.ipdb.values import AddressSet, LinkedSet, Stable
+
+PARTS = ("interfaces", "routes", "rules")
+SETTLE_TIMEOUT = 0.25  # seconds: the longest a commit waits for an event that may not come (a set alias sends none)
 
 
 class Views:
@@ -33,17 +38,17 @@ class Views:
 
     def __init__(self) -> None:
         self._stop = False
-        self._reader: _Reader | None = None
+        self._reader: EventReader | None = None
         self._broken: BaseException | None = None
         self._cond = threading.Condition(threading.RLock())
         self._addresses: dict[int, AddressSet] = Stable()
         self._neighbours: dict[int, LinkedSet] = Stable()
-        self._loaded_links = self._loaded_routes = self._loaded_rules = False
+        self._loaded: set[str] = set()
         self._stale: set[int] = set()
         self._pre_callbacks: dict[Any, Any] = {}
         self._post_callbacks: dict[Any, Any] = {}
         self._callback_queue: queue.Queue[Any] | None = None
-        self._queues: set[_EventQueue] = set()
+        self._queues: set[EventQueue] = set()
         self._watchdogs: set[Watchdog] = set()
 
     def _ask(self, method: str, *args: Any, **kwarg: Any) -> Any:
@@ -95,17 +100,26 @@ class Views:
             self._addresses.pop(index, None)
             self._neighbours.pop(index, None)
 
-    def _load_links(self) -> None:
+    def _load_part(self, part: str) -> None:
+        """Read one of `PARTS` when it is first used."""
         with self._cond:
-            if self._loaded_links or self._stop or "interfaces" not in self._plugins:
+            if part in self._loaded or self._stop or part not in self._plugins:
                 return
-            self._loaded_links = True
+            self._loaded.add(part)
             try:
-                self._read_links()
+                self._read(part)
             except BaseException:
-                self._loaded_links = False
+                self._loaded.discard(part)
                 raise
         self._barrier()
+
+    def _read(self, part: str) -> None:
+        if part == "interfaces":
+            self._read_links()
+        elif part == "routes":
+            self._read_routes()
+        else:
+            self._read_rules()
 
     def _read_links(self) -> None:
         links = self._ask("get_links")
@@ -122,18 +136,6 @@ class Views:
         for msg in self._ask("get_vlans"):
             self._interfaces._on_link(msg)
 
-    def _load_routes(self) -> None:
-        with self._cond:
-            if self._loaded_routes or self._stop or "routes" not in self._plugins:
-                return
-            self._loaded_routes = True
-            try:
-                self._read_routes()
-            except BaseException:
-                self._loaded_routes = False
-                raise
-        self._barrier()
-
     def _read_routes(self) -> None:
         for family in (AF_INET, AF_INET6, AF_MPLS):
             try:
@@ -146,24 +148,15 @@ class Views:
                 if msg["family"] == family:
                     self._routes._on_route(msg)
 
-    def _load_rules(self) -> None:
-        with self._cond:
-            if self._loaded_rules or self._stop or "rules" not in self._plugins:
-                return
-            self._loaded_rules = True
-            try:
-                for family in (AF_INET, AF_INET6):
-                    for msg in self._ask("get_rules", family=family):
-                        self._rules._on_rule(msg)
-            except BaseException:
-                self._loaded_rules = False
-                raise
-        self._barrier()
+    def _read_rules(self) -> None:
+        for family in (AF_INET, AF_INET6):
+            for msg in self._ask("get_rules", family=family):
+                self._rules._on_rule(msg)
 
     def _on_address(self, msg: Any) -> Any:
         if msg["family"] not in (AF_INET, AF_INET6):
             return None
-        key = (_address_of(msg) or msg.get_attr("IFA_ADDRESS"), msg["prefixlen"])
+        key = (address_of(msg) or msg.get_attr("IFA_ADDRESS"), msg["prefixlen"])
         known = self._addresses_of(msg["index"])
         if msg["event"] == "RTM_DELADDR":
             known.discard(key)
@@ -238,7 +231,7 @@ class Views:
         if event in ("RTM_NEWLINK", "RTM_DELLINK"):
             if msg["family"] != AF_BRIDGE and (event == "RTM_DELLINK" or not msg["flags"] & IFF_UP):
                 self._stale.add(msg["index"])
-            if self._loaded_links:
+            if "interfaces" in self._loaded:
                 if event == "RTM_NEWLINK":
                     self._interfaces._on_link(msg)
                 else:
@@ -246,21 +239,21 @@ class Views:
         elif event in ("RTM_NEWADDR", "RTM_DELADDR"):
             if event == "RTM_DELADDR":
                 self._stale.add(msg["index"])
-            if self._loaded_links:
+            if "interfaces" in self._loaded:
                 self._on_address(msg)
         elif event in ("RTM_NEWNEIGH", "RTM_DELNEIGH"):
-            if self._loaded_links:
+            if "interfaces" in self._loaded:
                 self._on_neighbour(msg)
         elif event in ("RTM_NEWROUTE", "RTM_DELROUTE"):
-            if self._loaded_routes:
+            if "routes" in self._loaded:
                 self._routes._on_route(msg)
-        elif event in ("RTM_NEWRULE", "RTM_DELRULE") and self._loaded_rules:
+        elif event in ("RTM_NEWRULE", "RTM_DELRULE") and "rules" in self._loaded:
             self._rules._on_rule(msg)
 
     def _sweep_routes(self) -> None:
         """Forget the IPv4 routes the kernel has dropped without a word, with a link going down or an address."""
         stale, self._stale = self._stale, set()
-        if not self._loaded_routes:
+        if "routes" not in self._loaded:
             return
         suspects = [
             record
@@ -276,10 +269,9 @@ class Views:
         for record in suspects:
             msg = there.get(record["key"])
             if msg is None:
-                self._routes._forget(record["route"])
-                dict.__setitem__(record["route"], "ipdb_scope", "detached")
+                record["route"]._forget()
             else:
-                record["route"]._load(_route_fields(msg))
+                record["route"]._load(fields_of_route(msg))
 
     def _recover(self, failure: Exception) -> bool:
         """After lost events read everything again; after another failure open a new stream, where asked for."""
@@ -291,7 +283,7 @@ class Views:
         try:
             if not lost and reader is not None:
                 log.error("restarting after an error: %s", failure)
-                old, reader.stream = reader.stream, _open_stream(self.nl, self.nl_bind_groups)
+                old, reader.stream = reader.stream, open_event_stream(self.nl, self.nl_bind_groups)
                 old.close()
             self._resync()
         except Exception as error:
@@ -301,32 +293,25 @@ class Views:
 
     def _resync(self) -> None:
         """Read everything again that is loaded; records that are still there stay the same objects."""
-        if self._loaded_links:
+        if "interfaces" in self._loaded:
             links = {link["index"] for link in self._ask("get_links")}
             for index in [key for key in tuple(self._interfaces) if isinstance(key, int) and key not in links]:
                 self._interfaces._drop(index)
             for known in (*self._addresses.values(), *self._neighbours.values()):
                 known.raw.clear()
             self._read_links()
-        if self._loaded_routes:
+        if "routes" in self._loaded:
             old = [record["route"] for table in self._routes.tables.values() for record in table._records()]
-            for route in old:
-                if route["ipdb_scope"] == "system":
-                    dict.__setitem__(route, "ipdb_scope", "gone")
-            self._read_routes()
-            for route in old:
-                if route["ipdb_scope"] == "gone":
-                    self._routes._forget(route)
-                    dict.__setitem__(route, "ipdb_scope", "detached")
-        if self._loaded_rules:
-            rules = list(self._rules.values())
-            for rule in rules:
-                if rule["ipdb_scope"] == "system":
-                    dict.__setitem__(rule, "ipdb_scope", "gone")
-            for family in (AF_INET, AF_INET6):
-                for msg in self._ask("get_rules", family=family):
-                    self._rules._on_rule(msg)
-            for rule in rules:
-                if rule["ipdb_scope"] == "gone":
-                    self._rules._forget(rule)
-                    dict.__setitem__(rule, "ipdb_scope", "detached")
+            self._reread(old, self._read_routes)
+        if "rules" in self._loaded:
+            self._reread(list(self._rules.values()), self._read_rules)
+
+    @staticmethod
+    def _reread(records: list[Record], read: Callable[[], None]) -> None:
+        for record in records:
+            if record["ipdb_scope"] == "system":
+                record._set_scope("gone")
+        read()
+        for record in records:
+            if record["ipdb_scope"] == "gone":
+                record._forget()
