@@ -1,18 +1,71 @@
-"""Declarations of libc and kernel headers. No logic, and no value typed twice."""
+"""Declarations of libc and kernel headers: a block for each header. No logic, and no value typed twice."""
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 
+cdef extern from *:
+    """
+    #ifndef _GNU_SOURCE
+    #define _GNU_SOURCE
+    #endif
+    #include <sched.h>
+    """
+
+
+# ---- errors, memory, text, time ---------------------------------------------------------------------------------
+
+
 cdef extern from "<errno.h>" nogil:
     int errno
-    int EAGAIN, EBADF, EINTR, EMSGSIZE, EINVAL, ENOBUFS, ENOENT, EPERM
+    int E2BIG, EACCES, EAGAIN, EBADF, EBUSY, ECONNRESET, EEXIST, EINTR, EINVAL, EMSGSIZE, ENOBUFS, ENOENT, ENOMEM
+    int EPERM, EPIPE, EPROTO
+
+
+cdef extern from "<stdlib.h>" nogil:
+    void abort()
+
+
+cdef extern from "<stdio.h>" nogil:
+    int snprintf(char *str, size_t size, const char *format, ...)
+
+
+cdef extern from "<sys/mman.h>" nogil:
+    void *mmap(void *addr, size_t length, int prot, int flags, int fd, long offset)
+    int munmap(void *addr, size_t length)
+    int madvise(void *addr, size_t length, int advice)
+    int MADV_DONTFORK
+    int memfd_create(const char *name, unsigned int flags)
+    void *MAP_FAILED
+    int PROT_READ, PROT_WRITE, MAP_SHARED
+    int MFD_CLOEXEC, MFD_ALLOW_SEALING
+
+
+cdef extern from "<time.h>" nogil:
+    struct timespec_t "timespec":
+        long tv_sec
+        long tv_nsec
+    int CLOCK_MONOTONIC
+    int nanosleep(const timespec_t *duration, timespec_t *rem)
+
+
+cdef extern from "<sys/timerfd.h>" nogil:
+    struct itimerspec:
+        timespec_t it_interval
+        timespec_t it_value
+    int timerfd_create(int clockid, int flags)
+    int timerfd_settime(int fd, int flags, const itimerspec *new_value, itimerspec *old_value)
+    int TFD_CLOEXEC, TFD_NONBLOCK
+
+
+# ---- files and descriptors --------------------------------------------------------------------------------------
 
 
 cdef extern from "<fcntl.h>" nogil:
     int open(const char *path, int flags, ...)
     int fcntl(int fd, int cmd, ...)
-    int O_RDONLY, O_CREAT, O_EXCL, O_CLOEXEC, O_RDWR, O_NOFOLLOW
+    int O_RDONLY, O_WRONLY, O_RDWR, O_CREAT, O_EXCL, O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_PATH
     int F_DUPFD_CLOEXEC
+    int F_ADD_SEALS, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE
 
 
 cdef extern from "<unistd.h>" nogil:
@@ -21,10 +74,36 @@ cdef extern from "<unistd.h>" nogil:
     ssize_t read(int fd, void *buf, size_t count)
     int getpid()
     int unlink(const char *path)
+    int rmdir(const char *path)
 
 
-cdef extern from "<stdlib.h>" nogil:
-    void abort()
+cdef extern from "<sys/stat.h>" nogil:
+    struct stat_t "stat":
+        unsigned int st_mode
+        long st_size
+    int lstat(const char *path, stat_t *buf)
+    int mkdir(const char *path, unsigned int mode)
+    bint S_ISREG(unsigned int mode)
+
+
+cdef extern from "<sys/vfs.h>" nogil:
+    struct statfs_t "statfs":
+        long f_type
+    int statfs(const char *path, statfs_t *buf)
+    int fstatfs(int fd, statfs_t *buf)
+
+
+cdef extern from "<linux/magic.h>" nogil:
+    long NSFS_MAGIC
+
+
+cdef extern from "<sys/file.h>" nogil:
+    int flock(int fd, int operation)
+    int LOCK_EX
+
+
+cdef extern from "<sys/ioctl.h>" nogil:
+    int ioctl(int fd, unsigned long request, ...)
 
 
 cdef extern from "<sys/eventfd.h>" nogil:
@@ -33,11 +112,31 @@ cdef extern from "<sys/eventfd.h>" nogil:
     int eventfd_write(int fd, uint64_t value)
 
 
+cdef extern from "<sys/inotify.h>" nogil:
+    int inotify_init1(int flags)
+    int inotify_add_watch(int fd, const char *path, uint32_t mask)
+    int IN_CLOEXEC, IN_NONBLOCK
+    uint32_t IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE, IN_DELETE_SELF, IN_Q_OVERFLOW, IN_IGNORED, IN_ONLYDIR
+
+
+cdef extern from "<poll.h>" nogil:
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll(pollfd *fds, unsigned long nfds, int timeout)
+    int POLLIN, POLLOUT, POLLERR, POLLHUP
+
+
+# ---- processes, threads, namespaces -----------------------------------------------------------------------------
+
+
 cdef extern from "<signal.h>" nogil:
     ctypedef struct sigset_t:
         pass
     int sigfillset(sigset_t *set)
-    int SIG_SETMASK
+    int kill(int pid, int sig)
+    int SIG_SETMASK, SIGKILL, SIGSYS
 
 
 cdef extern from "<pthread.h>" nogil:
@@ -52,15 +151,6 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_sigmask(int how, const sigset_t *set, sigset_t *oldset)
 
 
-cdef extern from *:
-    """
-    #ifndef _GNU_SOURCE
-    #define _GNU_SOURCE
-    #endif
-    #include <sched.h>
-    """
-
-
 cdef extern from "<sched.h>" nogil:
     int setns(int fd, int nstype)
     int unshare(int flags)
@@ -71,6 +161,13 @@ cdef extern from "<sys/mount.h>" nogil:
     int mount(const char *source, const char *target, const char *fstype, unsigned long flags, const void *data)
     int umount2(const char *target, int flags)
     int MS_BIND, MS_RDONLY, MS_REC, MS_SHARED, MS_SLAVE, MNT_DETACH
+
+
+cdef extern from "<linux/nsfs.h>" nogil:
+    unsigned long NS_GET_NSTYPE
+
+
+# ---- sockets ----------------------------------------------------------------------------------------------------
 
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -95,26 +192,44 @@ cdef extern from "<sys/socket.h>" nogil:
         int cmsg_type
     cmsghdr *CMSG_FIRSTHDR(msghdr *msg)
     void *CMSG_DATA(cmsghdr *cmsg)
+    size_t CMSG_SPACE(size_t length)
+    size_t CMSG_LEN(size_t length)
     int socket(int domain, int type, int protocol)
+    int socketpair(int domain, int type, int protocol, int *sv)
     int bind(int fd, const sockaddr *addr, socklen_t addrlen)
+    int shutdown(int fd, int how)
     int getsockname(int fd, sockaddr *addr, socklen_t *addrlen)
     int setsockopt(int fd, int level, int optname, const void *optval, socklen_t optlen)
     int getsockopt(int fd, int level, int optname, void *optval, socklen_t *optlen)
     ssize_t sendto(int fd, const void *buf, size_t len, int flags, const sockaddr *addr, socklen_t addrlen)
+    ssize_t sendmsg(int fd, const msghdr *msg, int flags)
     ssize_t recvmsg(int fd, msghdr *msg, int flags)
     ssize_t recv(int fd, void *buf, size_t len, int flags)
-    int AF_NETLINK, SOCK_RAW, SOCK_CLOEXEC, SOL_SOCKET
-    int SO_RCVBUF, SO_SNDBUF, SO_RCVBUFFORCE, SO_SNDBUFFORCE
-    int MSG_DONTWAIT, MSG_PEEK, MSG_TRUNC, MSG_NOSIGNAL
+    int AF_BRIDGE, AF_INET, AF_INET6, AF_MPLS, AF_NETLINK, AF_UNIX
+    int SOCK_RAW, SOCK_SEQPACKET, SOCK_CLOEXEC
+    int SOL_SOCKET, SO_RCVBUF, SO_SNDBUF, SO_RCVBUFFORCE, SO_SNDBUFFORCE
+    int MSG_DONTWAIT, MSG_PEEK, MSG_TRUNC, MSG_NOSIGNAL, MSG_CMSG_CLOEXEC
+    int SHUT_RDWR, SCM_RIGHTS
 
 
-cdef extern from "<poll.h>" nogil:
-    struct pollfd:
-        int fd
-        short events
-        short revents
-    int poll(pollfd *fds, unsigned long nfds, int timeout)
-    int POLLIN, POLLOUT, POLLERR, POLLHUP
+cdef extern from *:
+    """
+    #ifndef SOL_NETLINK
+    #define SOL_NETLINK 270
+    #endif
+    """
+    int SOL_NETLINK
+
+
+cdef extern from "<arpa/inet.h>" nogil:
+    int inet_pton(int af, const char *src, void *dst)
+
+
+cdef extern from "<linux/sockios.h>" nogil:
+    unsigned long SIOCGSKNS
+
+
+# ---- netlink messages -------------------------------------------------------------------------------------------
 
 
 cdef extern from "<linux/netlink.h>" nogil:
@@ -132,22 +247,12 @@ cdef extern from "<linux/netlink.h>" nogil:
     struct nlattr:
         uint16_t nla_len
         uint16_t nla_type
-    int NETLINK_ROUTE
+    int NETLINK_ROUTE, NETLINK_GENERIC
     int NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP, NETLINK_LISTEN_ALL_NSID
     int NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK
-    int NLM_F_MULTI, NLM_F_DUMP_INTR, NLMSG_ERROR, NLMSG_DONE
-
-
-cdef extern from "<arpa/inet.h>" nogil:
-    int inet_pton(int af, const char *src, void *dst)
-
-
-cdef extern from "<sys/socket.h>" nogil:
-    int AF_INET, AF_INET6, AF_BRIDGE, AF_MPLS
-
-
-cdef extern from "<linux/netlink.h>" nogil:
-    int NETLINK_GENERIC, NLA_TYPE_MASK, NLMSG_NOOP, NLMSG_MIN_TYPE, NLM_F_ACK
+    int NLMSG_HDRLEN, NLMSG_MIN_TYPE, NLMSG_NOOP, NLMSG_ERROR, NLMSG_DONE, NLMSG_OVERRUN
+    int NLM_F_REQUEST, NLM_F_MULTI, NLM_F_ACK, NLM_F_ECHO, NLM_F_DUMP_INTR, NLM_F_DUMP, NLM_F_CAPPED, NLM_F_ACK_TLVS
+    int NLA_TYPE_MASK
 
 
 cdef extern from "<linux/genetlink.h>" nogil:
@@ -159,7 +264,9 @@ cdef extern from "<linux/rtnetlink.h>" nogil:
         unsigned char rtgen_family
     struct ifinfomsg:
         int ifi_index
-    int RTM_NEWLINK, RTM_SETLINK, RTM_NEWNSID, RTM_GETNSID
+    int RTM_BASE, RTM_NEWLINK, RTM_SETLINK, RTM_NEWNSID, RTM_GETNSID
+    int RT_TABLE_COMPAT, RT_TABLE_MAIN
+    int RTA_ENCAP_TYPE
 
 
 cdef extern from "<linux/if_link.h>" nogil:
@@ -168,6 +275,10 @@ cdef extern from "<linux/if_link.h>" nogil:
 
 cdef extern from "<linux/veth.h>" nogil:
     int VETH_INFO_PEER
+
+
+cdef extern from "<linux/neighbour.h>" nogil:
+    int NUD_NOARP, NUD_PERMANENT, NUD_REACHABLE, NTF_SELF, NTF_MASTER
 
 
 cdef extern from "<linux/net_namespace.h>" nogil:
@@ -182,72 +293,7 @@ cdef extern from "<linux/nl80211.h>" nogil:
     int NL80211_ATTR_NETNS_FD
 
 
-cdef extern from "<linux/neighbour.h>" nogil:
-    int NUD_NOARP, NUD_PERMANENT, NUD_REACHABLE, NTF_SELF, NTF_MASTER
-
-
-cdef extern from *:
-    """
-    #ifndef SOL_NETLINK
-    #define SOL_NETLINK 270
-    #endif
-    """
-    int SOL_NETLINK
-
-
-cdef extern from "<fcntl.h>" nogil:
-    int O_WRONLY, O_PATH, O_DIRECTORY
-
-
-cdef extern from "<errno.h>" nogil:
-    int EACCES, EBUSY, EEXIST, ENOMEM
-
-
-cdef extern from "<sys/ioctl.h>" nogil:
-    int ioctl(int fd, unsigned long request, ...)
-
-
-cdef extern from "<sys/file.h>" nogil:
-    int flock(int fd, int operation)
-    int LOCK_EX
-
-
-cdef extern from "<sys/stat.h>" nogil:
-    struct stat_t "stat":
-        unsigned int st_mode
-        long st_size
-    int lstat(const char *path, stat_t *buf)
-    int mkdir(const char *path, unsigned int mode)
-    bint S_ISREG(unsigned int mode)
-
-
-cdef extern from "<sys/vfs.h>" nogil:
-    struct statfs_t "statfs":
-        long f_type
-    int statfs(const char *path, statfs_t *buf)
-    int fstatfs(int fd, statfs_t *buf)
-
-
-cdef extern from "<unistd.h>" nogil:
-    int rmdir(const char *path)
-
-
-cdef extern from "<stdio.h>" nogil:
-    int snprintf(char *str, size_t size, const char *format, ...)
-
-
-cdef extern from "<linux/magic.h>" nogil:
-    long NSFS_MAGIC
-
-
-cdef extern from "<linux/nsfs.h>" nogil:
-    unsigned long NS_GET_NSTYPE
-
-
-cdef extern from "<sys/inotify.h>" nogil:
-    int inotify_init1(int flags)
-    int inotify_add_watch(int fd, const char *path, uint32_t mask)
-    int IN_CLOEXEC, IN_NONBLOCK
+# ---- interfaces by ioctl(2) -------------------------------------------------------------------------------------
 
 
 cdef extern from "<net/if.h>" nogil:
@@ -259,64 +305,3 @@ cdef extern from "<net/if.h>" nogil:
 
 cdef extern from "<linux/if_tun.h>" nogil:
     unsigned long TUNSETIFF, TUNSETPERSIST, TUNSETOWNER, TUNSETGROUP
-
-
-cdef extern from "<linux/sockios.h>" nogil:
-    unsigned long SIOCGSKNS
-
-
-cdef extern from "<sys/timerfd.h>" nogil:
-    struct timespec_t "timespec":
-        long tv_sec
-        long tv_nsec
-    struct itimerspec:
-        timespec_t it_interval
-        timespec_t it_value
-    int timerfd_create(int clockid, int flags)
-    int timerfd_settime(int fd, int flags, const itimerspec *new_value, itimerspec *old_value)
-    int TFD_CLOEXEC, TFD_NONBLOCK
-
-
-cdef extern from "<time.h>" nogil:
-    int CLOCK_MONOTONIC
-
-
-cdef extern from "<errno.h>" nogil:
-    int E2BIG, ECONNRESET, EPIPE, EPROTO
-
-
-cdef extern from "<sys/socket.h>" nogil:
-    size_t CMSG_SPACE(size_t length)
-    size_t CMSG_LEN(size_t length)
-    int socketpair(int domain, int type, int protocol, int *sv)
-    int shutdown(int fd, int how)
-    ssize_t sendmsg(int fd, const msghdr *msg, int flags)
-    int AF_UNIX, SOCK_SEQPACKET, SHUT_RDWR, SCM_RIGHTS, MSG_CMSG_CLOEXEC
-
-
-cdef extern from "<sys/mman.h>" nogil:
-    void *mmap(void *addr, size_t length, int prot, int flags, int fd, long offset)
-    int munmap(void *addr, size_t length)
-    int madvise(void *addr, size_t length, int advice)
-    int MADV_DONTFORK
-    int memfd_create(const char *name, unsigned int flags)
-    void *MAP_FAILED
-    int PROT_READ, PROT_WRITE, MAP_SHARED
-    int MFD_CLOEXEC, MFD_ALLOW_SEALING
-
-
-cdef extern from "<fcntl.h>" nogil:
-    int F_ADD_SEALS, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE
-
-
-cdef extern from "<signal.h>" nogil:
-    int kill(int pid, int sig)
-    int SIGKILL, SIGSYS
-
-
-cdef extern from "<time.h>" nogil:
-    int nanosleep(const timespec_t *duration, timespec_t *rem)
-
-
-cdef extern from "<sys/inotify.h>" nogil:
-    uint32_t IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE, IN_DELETE_SELF, IN_Q_OVERFLOW, IN_IGNORED, IN_ONLYDIR

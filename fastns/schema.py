@@ -12,6 +12,7 @@ import copyreg
 import re
 import struct
 import threading
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from pyroute2 import netlink
@@ -35,7 +36,18 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg_base
 
 from fastns import _codec
 
-__all__ = ["Field", "Schema", "lazy_class", "marshal_class", "schema"]
+__all__ = [
+    "ADDITIONS",
+    "Addition",
+    "Field",
+    "Schema",
+    "attribute_number",
+    "constant",
+    "header_fields",
+    "lazy_class",
+    "marshal_class",
+    "schema",
+]
 
 _lock = threading.RLock()
 
@@ -108,7 +120,7 @@ def _function(cls: type, name: str) -> Any:
     return getattr(value, "__func__", value)
 
 
-def _layout(entries: Any) -> tuple[Field, ...] | None:
+def field_layout(entries: Any) -> tuple[Field, ...] | None:
     """`fields` with their offsets, or None if pyroute2's own code is needed to understand them."""
     result = []
     offset = 0
@@ -199,15 +211,15 @@ class Schema:
             self.header = None
         elif self.is_nla:
             # pyroute2 reads an attribute's header as length and type, whatever the class calls it
-            self.header = _layout(nla_header.header)
+            self.header = field_layout(nla_header.header)
         else:
-            self.header = _layout(cls.header)
+            self.header = field_layout(cls.header)
             known = self.header or ()
             if any(field.code in ("", "x") for field in known) or all(field.name != "length" for field in known):
                 self.header = None
         if cls.cell_header is not None:
-            self.cell_header = _layout(nla_header.header if self.is_nla else cls.cell_header)
-        self.fields = _layout(cls.fields)
+            self.cell_header = field_layout(nla_header.header if self.is_nla else cls.cell_header)
+        self.fields = field_layout(cls.fields)
         if self.ft_decode == "struct" and self.fields is not None:
             try:
                 struct.calcsize("".join(field.format for field in self.fields))
@@ -235,6 +247,67 @@ def schema(cls: type[nlmsg_base]) -> Schema:
                 found = Schema(cls)
                 _schemas[cls] = found
     return found
+
+
+class Addition(NamedTuple):
+    """What the kernel has and pyroute2 lacks, under the kernel's names. It steps back where pyroute2 has the name."""
+
+    header: str  # the kernel's header file that has the numbers
+    numbers: dict[str, int]
+    fields: tuple[tuple[str, str], ...] = ()  # as in pyroute2's classes, of a message it has no class for
+
+
+# By the module or the message class of pyroute2 that lacks it, or the structure that it has no class for.
+ADDITIONS: dict[str, Addition] = {
+    "netlink": Addition("linux/netlink.h", {"NLM_F_BULK": 0x200}),
+    "rtnl": Addition(
+        "linux/rtnetlink.h",
+        {"RTM_NEWNEXTHOP": 104, "RTM_GETNEXTHOP": 106, "RTNLGRP_NEXTHOP": 32, "RTM_F_CLONED": 0x200},
+    ),
+    "ifinfmsg": Addition("linux/if_link.h", {"IFLA_ALLMULTI": 61}),
+    "rtmsg": Addition("linux/rtnetlink.h", {"RTA_UID": 25, "RTA_TTL_PROPAGATE": 26, "RTA_NH_ID": 30}),
+    "ndmsg": Addition("linux/neighbour.h", {"NDA_PROTOCOL": 12, "NDA_NH_ID": 13, "NDA_FLAGS_EXT": 15}),
+    "nhmsg": Addition(
+        "linux/nexthop.h",
+        {
+            "NHA_ID": 1,
+            "NHA_GROUP": 2,
+            "NHA_GROUP_TYPE": 3,
+            "NHA_BLACKHOLE": 4,
+            "NHA_OIF": 5,
+            "NHA_GATEWAY": 6,
+            "NHA_ENCAP_TYPE": 7,
+            "NHA_ENCAP": 8,
+            "NHA_MASTER": 10,
+            "NHA_FDB": 11,
+            "NHA_RES_GROUP": 12,
+        },
+        (("family", "B"), ("scope", "B"), ("protocol", "B"), ("resvd", "B"), ("flags", "I")),
+    ),
+}
+
+
+def constant(module: ModuleType, name: str) -> int:
+    """A message type, flag or group of `pyroute2.netlink` or `pyroute2.netlink.rtnl`."""
+    if hasattr(module, name):
+        return int(getattr(module, name))
+    return ADDITIONS[module.__name__.rpartition(".")[2]].numbers[name]
+
+
+def attribute_number(message: type[nlmsg_base] | str, name: str) -> int:
+    """The number of an attribute of a message: a class, or the name of a structure in ADDITIONS."""
+    if isinstance(message, str):
+        return ADDITIONS[message].numbers[name]
+    known = schema(message).names.get(name)
+    return int(known["type"]) if known else ADDITIONS[message.__name__].numbers[name]
+
+
+def header_fields(message: type[nlmsg_base] | str) -> tuple[Field, ...]:
+    """The fields of a message before its attributes, in order: a class, or the name of a structure in ADDITIONS."""
+    fields = field_layout(ADDITIONS[message].fields) if isinstance(message, str) else schema(message).fields
+    if fields is None:
+        raise TypeError(f"the fields of {message!r} have no fixed places")
+    return fields
 
 
 class LazyType(type):

@@ -13,12 +13,12 @@ import subprocess
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyroute2.netlink import rtnl
 
-from fastns import NetNS
+from fastns import NetNS, table as fastns_table
 from fastns.errors import NetlinkError
-from fastns.table import KINDS, Table, plan, request
-
-ROUTE, LINK = KINDS["route"], KINDS["link"]
+from fastns.schema import attribute_number, constant
+from fastns.table import KINDS, Table, layout, plan, request
 
 
 # ---- crafted messages ------------------------------------------------------------------------------------------
@@ -29,8 +29,8 @@ def attribute(number, payload):
 
 
 def message(kind, body, *attrs, seq=1, flags=2):
-    data = body.ljust((KINDS[kind][1] + 3) & ~3, b"\0") + b"".join(attrs)
-    return struct.pack("=IHHII", 16 + len(data), KINDS[kind][2], flags, seq, 0) + data
+    data = body.ljust((layout(kind).size + 3) & ~3, b"\0") + b"".join(attrs)
+    return struct.pack("=IHHII", 16 + len(data), constant(rtnl, KINDS[kind].answer), flags, seq, 0) + data
 
 
 def table(kind, *messages, conditions=()):
@@ -198,18 +198,17 @@ attributes = st.lists(st.tuples(st.integers(0, 0x3FFF) | st.integers(0, 70), pay
 @given(st.sampled_from(sorted(KINDS)), attributes, st.binary(max_size=16))
 def test_nothing_is_lost(kind, attrs, body):
     """Every attribute is in its columns or in `attrs`, whatever they are; of equal ones the first is in the columns."""
-    made = table(kind, message(kind, body[: KINDS[kind][1]], *(attribute(n, p) for n, p in attrs)))
+    made = table(kind, message(kind, body[: layout(kind).size], *(attribute(n, p) for n, p in attrs)))
     kept = [(item["type"], item["data"]) for item in made[0]["attrs"] or ()]
     columns = {}
-    for name, type_name, width, level, *_, number, at in KINDS[kind][5]:
-        if level == 0 and number >= 0:
-            columns.setdefault(number, []).append((name, type_name, width, at))
+    nested = attribute_number(KINDS[kind].message, KINDS[kind].nested[0]) if KINDS[kind].nested else -1
+    for source in KINDS[kind].columns:
+        if source.level == 0 and source.attr:
+            columns.setdefault(attribute_number(KINDS[kind].message, source.attr), []).append(source)
     for number, payload in attrs:
-        if (number, payload) in kept or (number == KINDS[kind][4] and not payload):
+        if (number, payload) in kept or number == nested:  # inside it: test_nothing_is_lost_inside
             continue
-        if number == KINDS[kind][4]:
-            continue  # inside it: test_nothing_is_lost_inside
-        for name, type_name, width, at in columns[number]:
+        for name, type_name, width, *_, at, _ in columns[number]:
             if not width:
                 raw = made[name].to_bytes()[0]
                 expected = payload[at:]
@@ -654,7 +653,7 @@ def test_the_same_as_the_messages(ns, kind):
         if len(dumps(ns, kind)) == len(messages):
             break
     assert len(made) == len(messages)
-    headers = {name for name, _, _, _, at, *_ in KINDS[kind][5] if at >= 0}
+    headers = {source.name for source in KINDS[kind].columns if source.field}
     compared = 0
     for row, msg in zip(made, messages):
         for name, value in row.items():
@@ -762,7 +761,7 @@ def test_between_other_requests(ns):
 
 @pytest.mark.root
 def test_errors_of_the_kernel(ns, monkeypatch):
-    monkeypatch.setitem(KINDS, "link", (0xF2, *LINK[1:]))
+    monkeypatch.setitem(fastns_table._layouts, "link", layout("link")._replace(request=0xF2))
     with pytest.raises(NetlinkError) as caught:
         ns.table("link")
     assert caught.value.code in (errno.EOPNOTSUPP, errno.EINVAL)

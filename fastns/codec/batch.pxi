@@ -9,14 +9,11 @@ cdef enum:
     # What a reply takes: a link with everything a kernel tells of it, its buffer rounded up to a power of two.
     REPLY_COST = 16384
     BATCH_BYTES = 65536
-    BATCH_ITEMS = BATCH_BYTES // 16
-    NLM_F_ACK_ = 4
-    NLM_F_ECHO_ = 8
-    NLM_F_DUMP_ = 0x300
+    BATCH_ITEMS = BATCH_BYTES // 16     # the smallest request is a bare header
 
 
 cdef inline bint is_get(int kind) noexcept nogil:
-    return kind >= 16 and kind % 4 == 2
+    return kind >= lx.RTM_BASE and kind % 4 == 2
 
 
 cdef class BatchBuffer:
@@ -127,10 +124,10 @@ cdef class BatchBuffer:
         cdef long long cost = FAILURE_COST
         memcpy(&header, message, sizeof(header))
         if is_get(header.nlmsg_type):
-            if header.nlmsg_flags & NLM_F_DUMP_:
+            if header.nlmsg_flags & lx.NLM_F_DUMP:
                 raise ValueError("a dump cannot be an item of a batch")
             cost += REPLY_COST
-        elif header.nlmsg_flags & NLM_F_ECHO_:
+        elif header.nlmsg_flags & lx.NLM_F_ECHO:
             cost += REPLY_COST
         if self.pending and (
             self.used + aligned > BATCH_BYTES or self.pending >= self.item_limit
@@ -140,7 +137,7 @@ cdef class BatchBuffer:
         if aligned > BATCH_BYTES:
             raise ValueError(f"a request of {length} bytes: {BATCH_BYTES} at most")
         header.nlmsg_seq = self.seq + <uint32_t> self.pending
-        header.nlmsg_flags &= ~NLM_F_ACK_
+        header.nlmsg_flags &= ~<uint16_t> lx.NLM_F_ACK
         memcpy(self.data + self.used, message, length)
         memcpy(self.data + self.used, &header, sizeof(header))
         memset(self.data + self.used + length, 0, aligned - length)
@@ -170,7 +167,7 @@ cdef class BatchBuffer:
                     raise ValueError(f"no netlink message at byte {offset} of {view.len}")
                 if length == 0:
                     break
-                if header.nlmsg_type < lx.NLMSG_MIN_TYPE or not header.nlmsg_flags & 1:
+                if header.nlmsg_type < lx.NLMSG_MIN_TYPE or not header.nlmsg_flags & lx.NLM_F_REQUEST:
                     raise ValueError("a message that is no request (NLM_F_REQUEST), which the kernel skips")
                 offset += (length + 3) & ~<Py_ssize_t> 3
             offset = 0
@@ -185,7 +182,7 @@ cdef class BatchBuffer:
         """The requests in the buffer, the last one asking for an acknowledgement."""
         cdef lx.nlmsghdr header
         memcpy(&header, self.data + self.last, sizeof(header))
-        header.nlmsg_flags |= NLM_F_ACK_
+        header.nlmsg_flags |= <uint16_t> lx.NLM_F_ACK
         memcpy(self.data + self.last, &header, sizeof(header))
         return PyBytes_FromStringAndSize(<char *> self.data, self.used)
 
@@ -210,8 +207,8 @@ cdef class BatchBuffer:
         cdef lx.nlmsghdr header
         memset(&header, 0, sizeof(header))
         header.nlmsg_len = sizeof(header)
-        header.nlmsg_type = 1
-        header.nlmsg_flags = 1 | NLM_F_ACK_
+        header.nlmsg_type = <uint16_t> lx.NLMSG_NOOP
+        header.nlmsg_flags = <uint16_t> (lx.NLM_F_REQUEST | lx.NLM_F_ACK)
         header.nlmsg_seq = self.seq + <uint32_t> self.pending
         return PyBytes_FromStringAndSize(<char *> &header, sizeof(header))
 

@@ -217,9 +217,9 @@ def short_answer(marshal, data, uint32_t seq):
     if length <= 0 or header.nlmsg_seq != seq or (length + 3) & ~<Py_ssize_t>3 < PyBytes_GET_SIZE(data):
         return None
     if header.nlmsg_type == lx.NLMSG_ERROR:
-        if length < 20:
+        if length < <Py_ssize_t> sizeof(lx.nlmsghdr) + 4:
             return None
-        memcpy(&code, PyBytes_AS_STRING(data) + 16, 4)
+        memcpy(&code, PyBytes_AS_STRING(data) + sizeof(lx.nlmsghdr), 4)
         if code != 0:
             return None
     elif header.nlmsg_type < lx.NLMSG_MIN_TYPE or header.nlmsg_flags & lx.NLM_F_MULTI:

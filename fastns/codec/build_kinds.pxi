@@ -137,7 +137,7 @@ cdef bint build_route(_Kind kind, _Command command, dict kwarg, bint strict, Out
         if not type_ and not field_put(out, <_Key> kind.fields["type"], (<_Key> kind.keys["type"]).names["unicast"]):
             return False
     if not strict:
-        field_int(out, <_Key> kind.fields["table"], table if 0 < table < 255 else 254)
+        field_int(out, <_Key> kind.fields["table"], table if 0 < table < 255 else lx.RT_TABLE_MAIN)
     return True
 
 
@@ -513,7 +513,7 @@ cdef bint build_rule(_Kind kind, _Command command, dict kwarg, Out *out) except 
             return False
     return (
         field_int(out, <_Key> kind.fields["family"], family)
-        and field_int(out, <_Key> kind.fields["table"], table if 0 <= table <= 255 else 252)
+        and field_int(out, <_Key> kind.fields["table"], table if 0 <= table <= 255 else lx.RT_TABLE_COMPAT)
     )
 
 
@@ -683,7 +683,7 @@ cdef bint build_dump(_Kind kind, dict kwarg, bint strict, Out *out) except -1:
     if kind.number == KIND_FDB:
         family = lx.AF_BRIDGE
     if kind.number == KIND_ROUTE and not strict:
-        field_int(out, <_Key> kind.fields["table"], 254)
+        field_int(out, <_Key> kind.fields["table"], lx.RT_TABLE_MAIN)
     return field_int(out, <_Key> kind.fields["family"], family)
 
 

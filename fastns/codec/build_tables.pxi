@@ -5,7 +5,7 @@ _KINDS: dict = {}
 
 def _field_keys(msg_class):
     keys = {}
-    offset = 16
+    offset = lx.NLMSG_HDRLEN
     for name, fmt in msg_class.fields:
         size = struct.calcsize(fmt)
         if "x" not in fmt:

@@ -1,7 +1,13 @@
 # Datagrams: what `Marshal.parse` and dumps go through.
 
-# ---------------------------------------------------------------------------------------------------------
-# Datagrams
+cpdef enum:
+    # What parse_dump() and Columns._feed() say of a dump, in bits.
+    DUMP_DONE = 1         # NLMSG_DONE was seen
+    DUMP_INTERRUPTED = 2  # a message with NLM_F_DUMP_INTR
+    DUMP_FAILED = 4       # an error or acknowledgement, or an end with a code
+    DUMP_SINGLE = 8       # a message without NLM_F_MULTI
+    DUMP_ENDED = DUMP_DONE | DUMP_FAILED | DUMP_SINGLE
+
 
 cdef Context context_of(object marshal):
     cdef object extra = marshal.header_extra
@@ -19,7 +25,7 @@ cdef Context context_of(object marshal):
 cdef object bare_message(object cls, bytes data, Py_ssize_t offset):
     """A message decoded outside of any marshal: a header of five entries and nothing more."""
     cdef Plan p = plan(cls)
-    if p.lazy is None or not p.std_header or offset + HEADER + p.fixed > PyBytes_GET_SIZE(data):
+    if p.lazy is None or not p.std_header or offset + lx.NLMSG_HDRLEN + p.fixed > PyBytes_GET_SIZE(data):
         p = plan(_nlmsg)
     return new_message(p, data, offset, _BARE)
 
@@ -27,22 +33,22 @@ cdef object bare_message(object cls, bytes data, Py_ssize_t offset):
 cdef object error_message(object marshal, Plan p, bytes data, Py_ssize_t off, Py_ssize_t length, Context context):
     """NLMSG_ERROR, or NLMSG_DONE that carries a code: as pyroute2's, with header['error'] and ['errmsg']."""
     cdef const uint8_t *base = <const uint8_t *>PyBytes_AS_STRING(data) + off
-    cdef uint16_t type = load16(base + 4)
-    cdef uint16_t flags = load16(base + 6)
+    cdef uint16_t type = message_type(base)
+    cdef uint16_t flags = message_flags(base)
     cdef Py_ssize_t inner
     cdef object msg
     cdef dict header
     cdef bytearray patched
     cdef int32_t code
     cdef object error = None
-    if HEADER + 4 > length:
+    if lx.NLMSG_HDRLEN + 4 > length:
         raise NetlinkHeaderDecodeError(ValueError("an error message without a code"))
-    memcpy(&code, base + HEADER, 4)
-    if type == T_ERROR and flags & FL_CAPPED and length >= 2 * HEADER + 4:
+    memcpy(&code, base + lx.NLMSG_HDRLEN, 4)
+    if type == lx.NLMSG_ERROR and flags & lx.NLM_F_CAPPED and length >= 2 * lx.NLMSG_HDRLEN + 4:
         # A capped answer has only the request's header, whose length is that of the whole request: pyroute2
         # skips that many bytes and never finds the text. Let the header be as long as it is here.
         patched = bytearray(data[off:off + length])
-        patched[HEADER + 4:HEADER + 6] = _struct.pack("=H", HEADER)
+        patched[lx.NLMSG_HDRLEN + 4:lx.NLMSG_HDRLEN + 6] = _struct.pack("=H", lx.NLMSG_HDRLEN)
         msg = new_message(p, bytes(patched), 0, context)
     else:
         msg = new_message(p, data, off, context)
@@ -56,14 +62,14 @@ cdef object error_message(object marshal, Plan p, bytes data, Py_ssize_t off, Py
         if number == _errno.ENOBUFS:
             error = OSError(number, text)
         else:
-            if type != T_DONE and length >= 2 * HEADER + 4:
-                inner = load32(base + HEADER + 4)
-                cls = marshal.msg_map.get(load16(base + HEADER + 8), _nlmsg)
-                if type == T_ERROR and flags & FL_CAPPED:
-                    inner, cls = HEADER, _nlmsg
-                elif inner < HEADER or inner > length - HEADER - 4:
-                    inner, cls = length - HEADER - 4, _nlmsg
-                header[S_ERRMSG] = bare_message(cls, data[off + HEADER + 4:off + HEADER + 4 + inner], 0)
+            if type != lx.NLMSG_DONE and length >= 2 * lx.NLMSG_HDRLEN + 4:
+                inner = message_length(base + lx.NLMSG_HDRLEN + 4)
+                cls = marshal.msg_map.get(message_type(base + lx.NLMSG_HDRLEN + 4), _nlmsg)
+                if type == lx.NLMSG_ERROR and flags & lx.NLM_F_CAPPED:
+                    inner, cls = lx.NLMSG_HDRLEN, _nlmsg
+                elif inner < lx.NLMSG_HDRLEN or inner > length - lx.NLMSG_HDRLEN - 4:
+                    inner, cls = length - lx.NLMSG_HDRLEN - 4, _nlmsg
+                header[S_ERRMSG] = bare_message(cls, data[off + lx.NLMSG_HDRLEN + 4:off + lx.NLMSG_HDRLEN + 4 + inner], 0)
             error = marshal.make_error(number, text, msg)
         fns_track(msg)  # a raised error reaches its message again, through its traceback
     header[S_ERROR] = error
@@ -80,12 +86,13 @@ cdef int walk(object marshal, bytes data, list out, bint only, uint32_t seq, bin
     cdef Py_ssize_t length
     cdef uint16_t type, flags
     cdef uint32_t number
+    cdef lx.nlmsghdr header
     cdef dict msg_map = marshal.msg_map
     cdef object default = marshal.default_message_class
     cdef object seq_map = marshal.seq_map or None
     cdef object key_format = marshal.key_format
     cdef object error_type = marshal.error_type
-    cdef bint errors = error_type == T_ERROR
+    cdef bint errors = error_type == lx.NLMSG_ERROR
     cdef bint is_error = False
     cdef bint native_fix = marshal._native_fix
     cdef Context context = context_of(marshal)
@@ -95,35 +102,36 @@ cdef int walk(object marshal, bytes data, list out, bint only, uint32_t seq, bin
     cdef object key, cls, msg, parser
     cdef PyObject *found
     cdef int32_t code
-    while off <= size - HEADER:
-        length = load32(base + off)
-        type = load16(base + off + 4)
-        flags = load16(base + off + 6)
-        number = load32(base + off + 8)
+    while off <= size - lx.NLMSG_HDRLEN:
+        memcpy(&header, base + off, sizeof(header))
+        length = header.nlmsg_len
+        type = header.nlmsg_type
+        flags = header.nlmsg_flags
+        number = header.nlmsg_seq
         if not 0 < length <= size:
             break
-        if length < HEADER:
+        if length < lx.NLMSG_HDRLEN:
             raise NetlinkHeaderDecodeError(ValueError(f"message of {length} bytes"))
         if only and number != seq:
             off += length
             continue
         if dump:
-            if flags & FL_DUMP_INTR:
-                result |= 2
-            if not flags & FL_MULTI:
-                result |= 8
+            if flags & lx.NLM_F_DUMP_INTR:
+                result |= DUMP_INTERRUPTED
+            if not flags & lx.NLM_F_MULTI:
+                result |= DUMP_SINGLE
         parser = None if seq_map is None else seq_map.get(number)
-        if dump and type == T_DONE:
-            result |= 1
+        if dump and type == lx.NLMSG_DONE:
+            result |= DUMP_DONE
             code = 0
-            if length >= HEADER + 4 and off + HEADER + 4 <= size:
-                memcpy(&code, base + off + HEADER, 4)
+            if length >= lx.NLMSG_HDRLEN + 4 and off + lx.NLMSG_HDRLEN + 4 <= size:
+                memcpy(&code, base + off + lx.NLMSG_HDRLEN, 4)
             if code >= 0:
                 off += length
                 continue
         msg = None
         if key_format is None:
-            is_error = type == T_ERROR and errors or type == T_DONE and is_failure(data, off, length)
+            is_error = type == lx.NLMSG_ERROR and errors or type == lx.NLMSG_DONE and is_failure(data, off, length)
         if type != last_type or key_format is not None:
             key = type
             if key_format is not None:
@@ -132,7 +140,7 @@ cdef int walk(object marshal, bytes data, list out, bint only, uint32_t seq, bin
                 key = _struct.unpack_from(key_format, data, off + marshal.key_offset)[0]
                 if marshal.key_mask is not None:
                     key &= marshal.key_mask
-                is_error = key == error_type or key == T_DONE and flags & FL_ACK_TLVS
+                is_error = key == error_type or key == lx.NLMSG_DONE and flags & lx.NLM_F_ACK_TLVS
             found = PyDict_GetItem(msg_map, key)
             cls = default if found == NULL else <object>found
             p = plan(cls)
@@ -142,33 +150,33 @@ cdef int walk(object marshal, bytes data, list out, bint only, uint32_t seq, bin
             off += length
             if msg is None:
                 continue
-            if dump and type in (T_ERROR, T_DONE):
-                result |= 4
+            if dump and type in (lx.NLMSG_ERROR, lx.NLMSG_DONE):
+                result |= DUMP_FAILED
         elif is_error:
             msg = error_message(marshal, plan(_nlmsgerr), data, off, min(length, size - off), context)
             off += length
-            result |= 4
+            result |= DUMP_FAILED
         else:
             if p.is_error:
                 msg = error_message(marshal, p, data, off, min(length, size - off), context)
             elif p.lazy is None or not p.std_header:
                 msg = eager(marshal, p, data, off, context)
             else:
-                if off + HEADER + p.fixed > size or HEADER + p.fixed > length:
+                if off + lx.NLMSG_HDRLEN + p.fixed > size or lx.NLMSG_HDRLEN + p.fixed > length:
                     raise NetlinkDecodeError(
-                        _struct.error(f"{p.cls.__name__} of {length} bytes, at least {HEADER + p.fixed} needed")
+                        _struct.error(f"{p.cls.__name__} of {length} bytes, at least {lx.NLMSG_HDRLEN + p.fixed} needed")
                     )
                 msg = new_message(p, data, off, context)
             off += length
         if parser is not None:
             mtype = msg["header"].get("type")
-            if mtype in (1, 2, 3, 4) and "event" not in msg:
+            if mtype in (lx.NLMSG_NOOP, lx.NLMSG_ERROR, lx.NLMSG_DONE, lx.NLMSG_OVERRUN) and "event" not in msg:
                 msg["event"] = _mtypes.get(mtype, "none")
             marshal.fix_message(msg)
         elif not native_fix:
             marshal.fix_message(msg)
         out.append(msg)
-        if result & 4 and dump:
+        if result & DUMP_FAILED and dump:
             break
     return result
 
@@ -177,15 +185,15 @@ cdef bint is_failure(bytes data, Py_ssize_t off, Py_ssize_t length):
     """NLMSG_DONE with extended-ack attributes, or with a negative code, which says that the dump failed."""
     cdef const uint8_t *base = <const uint8_t *>PyBytes_AS_STRING(data) + off
     cdef int32_t code
-    if length < HEADER + 4 or off + HEADER + 4 > PyBytes_GET_SIZE(data):
+    if length < lx.NLMSG_HDRLEN + 4 or off + lx.NLMSG_HDRLEN + 4 > PyBytes_GET_SIZE(data):
         return False
-    memcpy(&code, base + HEADER, 4)
-    return code < 0 or load16(base + 6) & FL_ACK_TLVS
+    memcpy(&code, base + lx.NLMSG_HDRLEN, 4)
+    return code < 0 or message_flags(base) & lx.NLM_F_ACK_TLVS
 
 
 cdef object eager(object marshal, Plan p, bytes data, Py_ssize_t off, Context context):
     """A message whose class is not to be imitated: pyroute2's own code, at once."""
-    cdef Py_ssize_t length = load32(<const uint8_t *>PyBytes_AS_STRING(data) + off)
+    cdef Py_ssize_t length = message_length(<const uint8_t *>PyBytes_AS_STRING(data) + off)
     cdef object msg = p.cls(bounded(data[off:off + length]))
     try:
         msg.decode()
@@ -210,8 +218,7 @@ def parse(marshal, data, list out, seq=None):
 def parse_dump(marshal, data, list out not None, seq):
     """Append every message of a datagram with that sequence number, lazily decoded, to `out`.
 
-    Returns 1 (NLMSG_DONE seen) | 2 (NLM_F_DUMP_INTR seen) | 4 (an error or acknowledgement seen, or a dump that
-    ended with a code: the last item of `out`, decoded as nlmsgerr) | 8 (a message without NLM_F_MULTI seen).
+    Returns DUMP_... bits. With DUMP_FAILED the last item of `out` says why, decoded as nlmsgerr.
 
     Raises NetlinkDecodeError for a message too short for its class; what came before it is in `out`.
     """
@@ -232,15 +239,15 @@ cdef int slow_dump(object marshal, object data, list out, object seq) except -1:
         if header.get("sequence_number", seq) != seq:
             continue
         flags = header.get("flags", 0)
-        if flags & FL_DUMP_INTR:
-            result |= 2
-        if not flags & FL_MULTI:
-            result |= 8
-        if header.get("error") is not None or header.get("type") == T_ERROR:
+        if flags & lx.NLM_F_DUMP_INTR:
+            result |= DUMP_INTERRUPTED
+        if not flags & lx.NLM_F_MULTI:
+            result |= DUMP_SINGLE
+        if header.get("error") is not None or header.get("type") == lx.NLMSG_ERROR:
             out.append(msg)
-            return result | 4
-        if header.get("type") == T_DONE:
-            result |= 1
+            return result | DUMP_FAILED
+        if header.get("type") == lx.NLMSG_DONE:
+            result |= DUMP_DONE
         else:
             out.append(msg)
     return result
@@ -253,11 +260,11 @@ def ends_dump(data):
     cdef Py_ssize_t size = PyBytes_GET_SIZE(owned)
     cdef Py_ssize_t off = 0
     cdef Py_ssize_t length
-    while off <= size - HEADER:
-        length = load32(base + off)
-        if load16(base + off + 4) in (T_ERROR, T_DONE) or not load16(base + off + 6) & FL_MULTI:
+    while off <= size - lx.NLMSG_HDRLEN:
+        length = message_length(base + off)
+        if message_type(base + off) in (lx.NLMSG_ERROR, lx.NLMSG_DONE) or not message_flags(base + off) & lx.NLM_F_MULTI:
             return True
-        if length < HEADER:
+        if length < lx.NLMSG_HDRLEN:
             break
         off += length
     return False
@@ -274,9 +281,9 @@ def attribute_at(request, offset):
     cdef bytes data = bytes(request.data[request.offset:])
     cdef Py_ssize_t where = offset
     cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
-    if p.decode == D_PYTHON or not p.std_header or where < HEADER or where >= size:
+    if p.decode == D_PYTHON or not p.std_header or where < lx.NLMSG_HDRLEN or where >= size:
         return None
-    return name_at(p, data, align4(HEADER + p.fixed), size, where)
+    return name_at(p, data, align4(lx.NLMSG_HDRLEN + p.fixed), size, where)
 
 
 cdef object name_at(Plan p, bytes data, Py_ssize_t pos, Py_ssize_t end, Py_ssize_t where):
@@ -291,7 +298,7 @@ cdef object name_at(Plan p, bytes data, Py_ssize_t pos, Py_ssize_t end, Py_ssize
         if n < 4 or n > end - pos:
             return None
         if pos <= where < pos + n:
-            attr = p.attr_of(load16(base + pos + 2) & 0x3FFF)
+            attr = p.attr_of(load16(base + pos + 2) & lx.NLA_TYPE_MASK)
             if attr is None:
                 return None
             if where > pos and attr.choice == C_CLASS and not attr.array:

@@ -66,13 +66,15 @@ cdef bint stuck(Plan p, bytes data, Py_ssize_t offset) noexcept:
 # Decoding into a dict. 0: done, 1: pyroute2's own code must do it
 
 cdef object make_header(const uint8_t *base):
-    cdef dict header = {}
-    header[S_LENGTH] = load32(base)
-    header[S_TYPE] = load16(base + 4)
-    header[S_FLAGS] = load16(base + 6)
-    header[S_SEQUENCE] = load32(base + 8)
-    header[S_PID] = load32(base + 12)
-    return header
+    cdef lx.nlmsghdr header
+    cdef dict made = {}
+    memcpy(&header, base, sizeof(header))
+    made[S_LENGTH] = header.nlmsg_len
+    made[S_TYPE] = header.nlmsg_type
+    made[S_FLAGS] = header.nlmsg_flags
+    made[S_SEQUENCE] = header.nlmsg_seq
+    made[S_PID] = header.nlmsg_pid
+    return made
 
 
 cdef dict full_header(const uint8_t *base, Context context):
@@ -119,9 +121,9 @@ cdef object text_value(Plan p, const uint8_t *at, Py_ssize_t size, long family, 
         except UnicodeDecodeError:
             return PyBytes_FromStringAndSize(<const char *>at, size)
     if kind == D_TARGET:
-        if family == FNS_AF_INET and size >= 4:
+        if family == lx.AF_INET and size >= 4:
             return fns_ip4(at)
-        if family == FNS_AF_INET6 and size >= 16:
+        if family == lx.AF_INET6 and size >= 16:
             return fns_ip6(at)
         return _NO
     if kind == D_HEX:
@@ -135,9 +137,9 @@ cdef object text_value(Plan p, const uint8_t *at, Py_ssize_t size, long family, 
             return fns_ip6(at)
         return _NO
     if kind == D_IPX:
-        if p.family == FNS_AF_INET and size == 4:
+        if p.family == lx.AF_INET and size == 4:
             return fns_ip4(at)
-        if p.family == FNS_AF_INET6 and size == 16:
+        if p.family == lx.AF_INET6 and size == 16:
             return fns_ip6(at)
         return _NO
     if kind == D_ARRAY:
@@ -259,7 +261,7 @@ cdef int read_attrs(Plan p, object obj, bytes data, Py_ssize_t off, Py_ssize_t l
             n = 4
         if n > length - pos + off:
             n = length - pos + off
-        attr = p.attr_of(wire & 0x3FFF)
+        attr = p.attr_of(wire & lx.NLA_TYPE_MASK)
         if attr is None:
             out.append(new_slot(S_UNKNOWN, new_cell(plan(nla_base), data, pos, n, None, None, False, 0), False))
         else:
@@ -277,7 +279,7 @@ cdef int read_attrs(Plan p, object obj, bytes data, Py_ssize_t off, Py_ssize_t l
                     ap = attr.plan()
                 else:
                     ap = plan(choose(p, attr, obj, data, off, first, pos, length, out, d))
-                cell = new_cell(ap, data, pos, n, obj, attr.init, attr.array, wire & 0xC000)
+                cell = new_cell(ap, data, pos, n, obj, attr.init, attr.array, wire & ~lx.NLA_TYPE_MASK)
             except Exception:
                 return 1
             out.append(new_slot(attr.name, cell, ap.own_parent or ap.lazy is None))
@@ -292,14 +294,14 @@ cdef bint doubtful(list out, dict d):
     cdef object cell
     cdef Plan p
     cdef object family = d.get(S_FAMILY)
-    cdef Py_ssize_t least = 4 + (4 if family == 2 else 16 if family == 10 else 0)
+    cdef Py_ssize_t least = 4 + (4 if family == lx.AF_INET else 16 if family == lx.AF_INET6 else 0)
     for item in out:
         cell = (<tuple>slot(item, O_CELL))[1]
         if type(type(cell)) is not _lazy_type:
             return True
         p = <Plan>slot(cell, O_PLAN)
         if p.decode == D_TARGET:
-            if family not in (2, 10, 28) or <object>slot(cell, O_LENGTH) < least:
+            if family not in (lx.AF_INET, lx.AF_INET6, lx.AF_MPLS) or <object>slot(cell, O_LENGTH) < least:
                 return True
         elif p.decode in (D_PYTHON, D_IPX, D_L2, D_LL, D_ARRAY) or p.ft == FT_IPADDR:
             return True
@@ -368,7 +370,7 @@ cdef object later_encap(bytes data, Py_ssize_t pos):
         pos += step
         if step == 0 or pos + 4 > limit:
             break
-        if load16(base + pos + 2) == 21:
+        if load16(base + pos + 2) == lx.RTA_ENCAP_TYPE:
             return load16(base + pos + 4) if pos + 6 <= limit else None
     return None
 
@@ -395,7 +397,7 @@ cdef object earlier(Plan p, bytes data, Py_ssize_t off, Py_ssize_t pos, Py_ssize
     cdef Attr attr
     while pos < end:
         n = load16(base + pos)
-        attr = p.attr_of(load16(base + pos + 2) & 0x3FFF)
+        attr = p.attr_of(load16(base + pos + 2) & lx.NLA_TYPE_MASK)
         if attr is not None and attr.name == name:
             if attr.choice != C_CLASS or attr.array:
                 return _NO
@@ -438,7 +440,7 @@ cdef int decode_body(Plan p, object obj, bytes data, Py_ssize_t off, bint array,
         length = header[S_LENGTH]
         if length < 4:
             length = 4
-        pos += HEADER
+        pos += lx.NLMSG_HDRLEN
     else:
         header = {}
         for i in range(p.ncell_head if cell and p.has_cell else p.nhead):
@@ -648,8 +650,8 @@ cdef int fill_message(object obj) except -1:
     cdef Context context = <Context>slot(obj, O_INIT)
     cdef bytes datagram = <bytes>slot(obj, O_DATA)
     cdef Py_ssize_t off = <object>slot(obj, O_OFFSET)
-    cdef Py_ssize_t length = load32(<const uint8_t *>PyBytes_AS_STRING(datagram) + off)
-    cdef uint16_t type = load16(<const uint8_t *>PyBytes_AS_STRING(datagram) + off + 4)
+    cdef Py_ssize_t length = message_length(<const uint8_t *>PyBytes_AS_STRING(datagram) + off)
+    cdef uint16_t type = message_type(<const uint8_t *>PyBytes_AS_STRING(datagram) + off)
     cdef bytes data
     cdef object header
     cdef object event
@@ -659,8 +661,8 @@ cdef int fill_message(object obj) except -1:
     cdef int left
     if length > PyBytes_GET_SIZE(datagram) - off:
         length = PyBytes_GET_SIZE(datagram) - off
-    if length < HEADER:  # of a request that an error encloses; the header's bytes are there
-        length = HEADER
+    if length < lx.NLMSG_HDRLEN:  # of a request that an error encloses; the header's bytes are there
+        length = lx.NLMSG_HDRLEN
     data = PyBytes_FromStringAndSize(PyBytes_AS_STRING(datagram) + off, length)
     if slot(obj, O_BUF) != NULL:
         header = <object>slot(obj, O_BUF)

@@ -549,9 +549,9 @@ cdef inline object _plain_class(object msg):
 
 cdef int enc_header(Buf *buf, dict header) except -1:
     """Everything but the length."""
-    cdef uint8_t *at = buf_reserve(buf, 16)
+    cdef uint8_t *at = buf_reserve(buf, lx.NLMSG_HDRLEN)
     cdef PyObject *found
-    memset(at, 0, 16)
+    memset(at, 0, lx.NLMSG_HDRLEN)
     found = PyDict_GetItem(header, "type")
     if found != NULL and enc_number(at + 4, <object> found, 2, False, 0, 0xFFFF) != 1:
         return 0
@@ -635,8 +635,7 @@ cdef bytes enc_message(Buf *buf, object msg, object cls, _EncPlan plan):
     cdef _EncContext context
     cdef Py_ssize_t start, index, diff, offset
     cdef int done, flags
-    cdef uint32_t total
-    cdef uint8_t head[16]
+    cdef lx.nlmsghdr head
     if not plan.plain or not isinstance(msg, _nlmsg_base) or cls.header != _nlmsg_class.header:
         return None
     if plan.how != ENC_BASE and plan.how != ENC_RTMSG and plan.how != ENC_ROUTE and plan.how != ENC_LINK:
@@ -667,8 +666,8 @@ cdef bytes enc_message(Buf *buf, object msg, object cls, _EncPlan plan):
     if enc_header(buf, header) != 1:
         return None
     # it is written last, as whoever sees a message whose encoding failed may notice
-    memcpy(head, buf.data, 16)
-    memset(buf.data, 0, 16)
+    memcpy(&head, buf.data, sizeof(head))
+    memset(buf.data, 0, lx.NLMSG_HDRLEN)
     if plan.fields and enc_fields(buf, plan, fields) != 1:
         return None
     diff = enc_pad(buf, 0)
@@ -703,17 +702,16 @@ cdef bytes enc_message(Buf *buf, object msg, object cls, _EncPlan plan):
                 continue
             buf.length = start
             if enc_python(buf, msg, data, name, attr.prime, chosen, value, flags, attrs, index) != 1:
-                return enc_rest(buf, msg, plan, data, attrs, index + 1, diff, head)
+                return enc_rest(buf, msg, plan, data, attrs, index + 1, diff, &head)
     msg.length = header["length"] = buf.length - diff
-    total = <uint32_t> (buf.length - diff)
-    memcpy(buf.data, head, 16)
-    memcpy(buf.data, &total, 4)
+    head.nlmsg_len = <uint32_t> (buf.length - diff)
+    memcpy(buf.data, &head, sizeof(head))
     enc_flush(buf, data)
     return PyBytes_FromStringAndSize(<char *> buf.data, buf.length)
 
 
 cdef bytes enc_rest(Buf *buf, object msg, _EncPlan plan, bytearray data, list attrs, Py_ssize_t index,
-                    Py_ssize_t diff, const uint8_t *head):
+                    Py_ssize_t diff, const lx.nlmsghdr *header):
     """The attributes behind one whose encoder did not keep to the alignment, as encode_nlas() writes them."""
     cdef Py_ssize_t offset = buf.length
     for index in range(index, len(attrs)):
@@ -735,7 +733,7 @@ cdef bytes enc_rest(Buf *buf, object msg, _EncPlan plan, bytearray data, list at
             attrs[index] = _nla_slot(prime["name"], instance)
             offset += (instance.length + 3) & ~3
     msg.length = msg["header"]["length"] = offset - diff
-    memcpy(PyByteArray_AS_STRING(data), head, 16)
+    memcpy(PyByteArray_AS_STRING(data), header, sizeof(header[0]))
     struct.pack_into("I", data, 0, offset - diff)
     return bytes(data)
 

@@ -48,9 +48,9 @@ cdef object peek_header(object obj):
 cdef object peek_field(object obj, Plan p, Py_ssize_t number):
     cdef View v = view_of(obj)
     cdef FieldPlan *f = &p.fields[number]
-    if p.ft != FT_GENERIC or HEADER + p.fixed > v.limit:
+    if p.ft != FT_GENERIC or lx.NLMSG_HDRLEN + p.fixed > v.limit:
         return _NO
-    return read_field(f, <bytes>slot(obj, O_DATA), v.off + HEADER + f.offset)
+    return read_field(f, <bytes>slot(obj, O_DATA), v.off + lx.NLMSG_HDRLEN + f.offset)
 
 
 cdef object peek_attr(object obj, Plan p, Lookup lookup):
@@ -70,7 +70,7 @@ cdef object peek_attr(object obj, Plan p, Lookup lookup):
         # nothing to find, unless the chain cannot be read at all, which filling the message finds out
         return _MISSING
     v = view_of(obj)
-    pos = HEADER + p.fixed
+    pos = lx.NLMSG_HDRLEN + p.fixed
     if pos > v.limit:
         return _NO
     pos = align4(pos)
@@ -78,7 +78,7 @@ cdef object peek_attr(object obj, Plan p, Lookup lookup):
         if pos + 4 > v.limit:
             return _NO
         n = load16(v.base + pos)
-        wire = load16(v.base + pos + 2) & 0x3FFF
+        wire = load16(v.base + pos + 2) & lx.NLA_TYPE_MASK
         if n < 4:
             n = 4
         if n > v.length - pos:
@@ -91,7 +91,7 @@ cdef object peek_attr(object obj, Plan p, Lookup lookup):
             if ap.decode == D_TARGET and p.family_field >= 0:
                 f = &p.fields[p.family_field]
                 if f.kind == F_U8:
-                    family = v.base[HEADER + f.offset]
+                    family = v.base[lx.NLMSG_HDRLEN + f.offset]
             return quick(ap, <bytes>slot(obj, O_DATA), v.off + pos, v.off + v.limit, v.length - pos, family,
                          p.cls, attr.init)
         if p.risky:
@@ -110,7 +110,7 @@ cdef bint harmless(object obj, Plan p, Attr attr, View *v):
     f = &p.fields[p.family_field]
     if f.kind != F_U8:
         return False
-    return PyDict_GetItem(attr.memo, v.base[HEADER + f.offset]) != NULL
+    return PyDict_GetItem(attr.memo, v.base[lx.NLMSG_HDRLEN + f.offset]) != NULL
 
 
 cdef object peek_state(object obj, Plan p):
@@ -121,7 +121,7 @@ cdef object peek_state(object obj, Plan p):
     if peek_attr(obj, p, nothing) is not _MISSING:
         return _NO
     v = view_of(obj)
-    return S_UP if load32(v.base + HEADER + 8) & 1 else S_DOWN
+    return S_UP if load32(v.base + lx.NLMSG_HDRLEN + 8) & lx.IFF_UP else S_DOWN
 
 
 cdef object peek_item(object obj, Plan p, object key):
@@ -138,7 +138,7 @@ cdef object peek_item(object obj, Plan p, object key):
         return peek_header(obj)
     if key == S_EVENT:
         v = view_of(obj)
-        event = (<Context>slot(obj, O_INIT)).event(p, load16(v.base + 4))
+        event = (<Context>slot(obj, O_INIT)).event(p, message_type(v.base))
         return _NO if event is None else event
     if p.decode == D_IFINFMSG and key == S_STATE:
         return peek_state(obj, p)
@@ -324,7 +324,7 @@ cdef object peek_inner(Plan p, bytes data, Py_ssize_t start, Py_ssize_t off, Py_
         if pos + 4 > limit:
             return _NO
         n = load16(base + pos)
-        wire = load16(base + pos + 2) & 0x3FFF
+        wire = load16(base + pos + 2) & lx.NLA_TYPE_MASK
         if n < 4:
             n = 4
         if n > length - pos + off:
@@ -382,7 +382,7 @@ cdef object peek_path(object obj, Plan p, tuple keys):
 
 cdef Py_ssize_t find_attr(object obj, Plan p, long type, View *v) except? -2:
     """Where in an unfilled message the first attribute of a type is; 0: nowhere, -1: not without filling it."""
-    cdef Py_ssize_t pos = HEADER + p.fixed
+    cdef Py_ssize_t pos = lx.NLMSG_HDRLEN + p.fixed
     cdef Py_ssize_t n
     cdef uint16_t wire
     cdef Attr attr
@@ -393,7 +393,7 @@ cdef Py_ssize_t find_attr(object obj, Plan p, long type, View *v) except? -2:
         if pos + 4 > v.limit:
             return -1
         n = load16(v.base + pos)
-        wire = load16(v.base + pos + 2) & 0x3FFF
+        wire = load16(v.base + pos + 2) & lx.NLA_TYPE_MASK
         if wire == type:
             return pos
         if p.risky:

@@ -251,18 +251,6 @@ cdef enum:
     C_FAMILY
     C_PYTHON
 
-cdef enum:
-    HEADER = 16
-    AF_MPLS = 28
-    FNS_AF_INET = 2
-    FNS_AF_INET6 = 10
-    T_ERROR = 2
-    T_DONE = 3
-    FL_MULTI = 2
-    FL_DUMP_INTR = 0x10
-    FL_CAPPED = 0x100
-    FL_ACK_TLVS = 0x200
-
 _DECODE_KINDS = {
     "python": D_PYTHON, "base": D_BASE, "nla": D_NLA, "none": D_NONE, "flag": D_FLAG, "ipXaddr": D_IPX,
     "target": D_TARGET, "l2addr": D_L2, "lladdr": D_LL, "hex": D_HEX, "array": D_ARRAY, "string": D_STRING,
@@ -367,6 +355,24 @@ cdef inline uint64_t load64(const uint8_t *at) noexcept nogil:
     cdef uint64_t value
     memcpy(&value, at, 8)
     return value
+
+
+cdef inline uint32_t message_length(const uint8_t *message) noexcept nogil:
+    cdef lx.nlmsghdr header
+    memcpy(&header, message, sizeof(header))
+    return header.nlmsg_len
+
+
+cdef inline uint16_t message_type(const uint8_t *message) noexcept nogil:
+    cdef lx.nlmsghdr header
+    memcpy(&header, message, sizeof(header))
+    return header.nlmsg_type
+
+
+cdef inline uint16_t message_flags(const uint8_t *message) noexcept nogil:
+    cdef lx.nlmsghdr header
+    memcpy(&header, message, sizeof(header))
+    return header.nlmsg_flags
 
 
 cdef inline Py_ssize_t align4(Py_ssize_t n) noexcept nogil:
@@ -740,7 +746,7 @@ cdef class Context:
         cdef object event = None
         if self.bare:
             return None
-        if 1 <= type <= 4 and S_EVENT not in p.index:
+        if lx.NLMSG_NOOP <= type <= lx.NLMSG_OVERRUN and S_EVENT not in p.index:
             event = _mtypes.get(type, "none")
         if self.events is not None:
             event = self.events.get(type, event)

@@ -195,7 +195,7 @@ cdef class Columns:
         fns_table_put(self.table)
 
     def _feed(self, data, uint32_t seq):
-        """Take in one datagram of a dump. What it says of the dump, in the bits of `parse_dump`."""
+        """Take in one datagram of a dump. What it says of the dump, in DUMP_... bits."""
         cdef Py_buffer view
         cdef lx.nlmsghdr header
         cdef Py_ssize_t offset = 0, length
@@ -210,20 +210,20 @@ cdef class Columns:
                 if length <= 0:
                     return flags
                 if header.nlmsg_seq == seq:
-                    if header.nlmsg_flags & 0x10:
-                        flags |= 2
+                    if header.nlmsg_flags & lx.NLM_F_DUMP_INTR:
+                        flags |= DUMP_INTERRUPTED
                     if header.nlmsg_type == self.plan.plan.message:
                         err = fns_row(self.table, <const uint8_t *> view.buf + offset, length, self.conditions,
                                       self.n_conditions)
                         if err:
                             raise MemoryError() if err == -lx.ENOMEM else OverflowError("more than 2 GiB in one column")
-                        if not header.nlmsg_flags & 2:
-                            flags |= 8
+                        if not header.nlmsg_flags & lx.NLM_F_MULTI:
+                            flags |= DUMP_SINGLE
                     elif header.nlmsg_type == lx.NLMSG_ERROR or header.nlmsg_type == lx.NLMSG_DONE:
                         code = 0
                         if length >= <Py_ssize_t> sizeof(lx.nlmsghdr) + 4:
                             memcpy(&code, <const uint8_t *> view.buf + offset + sizeof(lx.nlmsghdr), 4)
-                        return flags | (4 if code < 0 else 1)
+                        return flags | (DUMP_FAILED if code < 0 else DUMP_DONE)
                 offset += (length + 3) & ~<Py_ssize_t> 3
         finally:
             PyBuffer_Release(&view)

@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pyroute2
+from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST
 
+from fastns._codec import DUMP_ENDED, DUMP_INTERRUPTED
 from fastns.engine.blocking import Engine
-from fastns.engine.request import ENDED, INTERRUPTED, Request, Response, request_methods
+from fastns.engine.request import Request, Response, request_methods
 from fastns.engine.transport import socket_settings
 
 if TYPE_CHECKING:
@@ -116,9 +118,9 @@ class AsyncResponse(Response):
             if number:
                 await engine.submit_async(data, dump.seq, True, dump.kernel_filter)
             seen = 0
-            while not seen & ENDED:
+            while not seen & DUMP_ENDED:
                 part, seen = dump.part(await engine.receive_async(dump.seq))
-                interrupted = interrupted or bool(seen & INTERRUPTED)
+                interrupted = interrupted or bool(seen & DUMP_INTERRUPTED)
                 for msg in part:
                     yield msg
         if interrupted:
@@ -289,7 +291,7 @@ class AsyncEngine(Engine):
         self,
         msg: Any,
         msg_type: int,
-        msg_flags: int = 0x301,
+        msg_flags: int = NLM_F_REQUEST | NLM_F_DUMP,
         terminate: Any = None,
         callback: Any = None,
         parser: Any = None,

@@ -12,24 +12,24 @@ import time
 import types
 from typing import TYPE_CHECKING, Any
 
-from pyroute2 import config
+from pyroute2 import config, netlink
 from pyroute2.iproute import linux as pyroute2_linux
-from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, clean_cbs
+from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLMSG_MIN_TYPE, clean_cbs, rtnl
 from pyroute2.netlink.nlsocket import NetlinkRequest
 from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH, RTM_GETROUTE, RTM_GETSTATS
 
 from fastns import _codec
+from fastns._codec import DUMP_ENDED, DUMP_FAILED, DUMP_INTERRUPTED
+from fastns.schema import constant
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from fastns.engine.blocking import Engine
 
-NLM_F_BULK = 0x200  # linux/netlink.h, since 5.19: on a delete request the old NLM_F_EXCL means "delete all"
-RTM_F_CLONED = 0x200
+NLM_F_BULK = constant(netlink, "NLM_F_BULK")  # since 5.19: on a delete request the old NLM_F_EXCL means "delete all"
+RTM_F_CLONED = constant(rtnl, "RTM_F_CLONED")
 
-DONE, INTERRUPTED, FAILED, SINGLE = 1, 2, 4, 8  # what _codec.parse_dump reports
-ENDED = DONE | FAILED | SINGLE
 DUMP_ATTEMPTS = 10
 
 # GET requests that always answer with data or an error, so their acknowledgement would only be one more
@@ -92,7 +92,7 @@ class Request(NetlinkRequest):  # type: ignore[misc]
         kind, flags = header["type"], header["flags"]
         if kind in ANSWERED_GETS:
             header["flags"] = flags & ~NLM_F_ACK
-        elif kind >= 16 and kind % 4 == 1:
+        elif kind >= NLMSG_MIN_TYPE and kind % 4 == 1:
             header["flags"] = flags & ~NLM_F_BULK
         # NLM_F_EXCL of a new object is the same bit as half of NLM_F_DUMP: only GET requests (type 4n + 2) dump.
         self.dump = kind % 4 == 2 and bool(flags & NLM_F_DUMP)
@@ -258,9 +258,9 @@ class Dump:
                 self.engine.submit(data, self.seq, True, self.kernel_filter)
             sent = False
             seen = 0
-            while not seen & ENDED:
+            while not seen & DUMP_ENDED:
                 part, seen = self.part(self.engine.receive(self.seq))
-                interrupted = interrupted or bool(seen & INTERRUPTED)
+                interrupted = interrupted or bool(seen & DUMP_INTERRUPTED)
                 yield from part
         if interrupted:
             self.engine.interrupted()
@@ -275,11 +275,11 @@ class Dump:
                     engine.submit(data, seq, True, self.kernel_filter)
                 sent = False
                 seen = 0
-                while not seen & ENDED:
+                while not seen & DUMP_ENDED:
                     seen |= _codec.parse_dump(engine.marshal, engine.receive(seq), messages, seq)
-                if seen & FAILED:
+                if seen & DUMP_FAILED:
                     self.check(messages.pop())
-                interrupted = interrupted or bool(seen & INTERRUPTED)
+                interrupted = interrupted or bool(seen & DUMP_INTERRUPTED)
             if not interrupted:
                 return messages
             if engine.dump_intr != "retry":
@@ -291,7 +291,7 @@ class Dump:
         """The messages of one datagram and what it says about the dump."""
         messages: list[Any] = []
         seen = _codec.parse_dump(self.engine.marshal, data, messages, self.seq)
-        if seen & FAILED:
+        if seen & DUMP_FAILED:
             self.check(messages.pop())
         return messages, seen
 
