@@ -15,7 +15,7 @@ from pyroute2.netlink.rtnl import RTMGRP_DEFAULTS
 from fastns import _codec
 from fastns import netns as netns_module
 from fastns.engine.blocking import Engine
-from fastns.engine.request import RTNL_METHODS, Request, Response, drive, iterate
+from fastns.engine.request import RTNL_METHODS, Conversation, Request, Response, drive, iterate
 from fastns.engine.transport import Handle, open_engine
 
 if TYPE_CHECKING:
@@ -107,7 +107,8 @@ class IPRoute(Handle, pyroute2.IPRoute):  # type: ignore[misc]
 
         OSError ENOBUFS stands where the kernel dropped events; the handle goes on working.
         """
-        return list(self.asyncore.conversation(max(msg_seq, 0), terminate, callback, noraise, None))
+        engine = self.asyncore
+        return list(engine.messages(Conversation(engine, max(msg_seq, 0), terminate, callback, noraise)))
 
     def put(
         self,

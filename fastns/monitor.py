@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fastns import _codec
-from fastns.engine.request import Dump
 from fastns.errors import NetlinkDumpInterrupted
 from fastns.table import request
 
@@ -255,20 +254,16 @@ class Monitor:
         self._items.extend(part)
         self._items.append(ResyncEnd(self.kinds, complete, time.time()))
 
-    def _dump(self, kind: str, family: int) -> list[Any]:
+    def _dump(self, kind: str, family: int) -> tuple[Any, ...]:
         engine = self._reader
         seq = engine.addr_pool.alloc()
         if kind == "qdisc":
             data = struct.pack("=IHHII20x", 36, 38, 0x301, seq, 0)
         else:
             data = request(kind, family, {}, seq)[0]
-        engine.expect(seq)
-        try:
-            # Under strict checking a dump of routes is without their cached exceptions, of which there are no events.
-            found = Dump(engine, [data], seq, kind == "route").collect()
-        finally:
-            engine.forget(seq)
-        return list(found)
+        # Under strict checking a dump of routes is without their cached exceptions, of which there are no events.
+        found: tuple[Any, ...] = engine.dump_all(data, seq, kind == "route")
+        return found
 
     # ---- waiting ------------------------------------------------------------------------------------------
 

@@ -236,7 +236,8 @@ class Pool:
     def _finish(self, sent: deque[tuple[Any, NetNS, Any, int]], results: dict[Any, Any]) -> None:
         name, handle, data, seq = sent.popleft()
         try:
-            results[name] = tuple(Dump(handle.asyncore, [data], seq).collect(sent=True))
+            engine = handle.asyncore
+            results[name] = tuple(engine.collect(Dump(engine, [data], seq, sent=True)))
         except Exception as error:
             results[name] = error
         finally:
