@@ -213,9 +213,9 @@ class Monitor:
             return False
         except OSError as error:
             if error.errno == errno.EMSGSIZE:
-                self._lost(None)
+                self._note_loss(None)
             elif error.errno == errno.ENOBUFS:
-                self._lost(transport.dropped or None)
+                self._note_loss(transport.dropped or None)
             else:
                 raise
             return True
@@ -227,7 +227,7 @@ class Monitor:
         self._items.extend(part)
         return True
 
-    def _lost(self, count: int | None) -> None:
+    def _note_loss(self, count: int | None) -> None:
         self._items.append(Lost(count, time.time()))
         if self._resync and self._due is None:
             self._due = max(self._last + self._interval, 0.0)

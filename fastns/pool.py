@@ -228,12 +228,12 @@ class Pool:
             except Exception as error:
                 results[name] = error
             if len(sent) >= AHEAD:
-                self._finish(sent, results)
+                self._take_answer(sent, results)
         while sent:
-            self._finish(sent, results)
+            self._take_answer(sent, results)
         return results
 
-    def _finish(self, sent: deque[tuple[Any, NetNS, Any, int]], results: dict[Any, Any]) -> None:
+    def _take_answer(self, sent: deque[tuple[Any, NetNS, Any, int]], results: dict[Any, Any]) -> None:
         name, handle, data, seq = sent.popleft()
         try:
             engine = handle.asyncore

@@ -47,19 +47,21 @@ class OneAtATime:
         except BaseException:
             self.release()
             raise
-        future.add_done_callback(self.done)
+        future.add_done_callback(self.finished)
         return await asyncio.shield(future)
 
-    def done(self, future: asyncio.Future[Any]) -> None:
+    def finished(self, future: asyncio.Future[Any]) -> None:
         if not future.cancelled():
             future.exception()  # seen, whether anybody still waits or not
         self.release()
 
 
 class AsyncRequest(Request):
+    sock: AsyncEngine
+
     async def proxy(self) -> bool:
         """pyroute2's, but off the loop, which a probe would hold for seconds; `batch` is a method of the handle."""
-        engine: AsyncEngine = self.sock
+        engine = self.sock
         local = engine.request_proxy
         if local is None or (local is engine.local_requests and not local.applies(self.msg)):
             return False
@@ -82,9 +84,8 @@ class AsyncResponse(Response):
         return self.messages()
 
     async def messages(self) -> AsyncIterator[Any]:
-        engine: AsyncEngine = self.request.sock
         try:
-            async for msg in engine.messages_async(self.answer()):
+            async for msg in self.request.sock.messages_async(self.answer()):
                 if self.selects(msg):
                     yield msg
         finally:
@@ -146,7 +147,7 @@ class AsyncEngine(Engine):
 
     async def pump_async(self) -> None:
         """Receive one datagram and deliver it; everybody waiting looks again."""
-        self.own()
+        self.check_owner()
         try:
             self.pump_ready()
         except TimeoutError:
@@ -157,7 +158,7 @@ class AsyncEngine(Engine):
     async def submit_async(
         self, data: Any, seq: int, dump: bool = False, kernel_filter: bool = False
     ) -> int:
-        self.own()
+        self.check_owner()
         await self.sending.acquire()
         try:
             while dump and self.dumping is not None:
@@ -175,7 +176,7 @@ class AsyncEngine(Engine):
     @contextmanager
     def beside(self) -> Iterator[Engine]:
         """An engine for blocking use in another thread, in the same namespace: this one's socket is the loop's."""
-        self.own()
+        self.check_owner()
         if self.open_beside is None or self.closed:
             raise OSError(errno.EBADF, "the handle is closed", self.options["netns"])
         engine = Engine(
@@ -201,7 +202,7 @@ class AsyncEngine(Engine):
         answer.finish()
 
     async def next_event_async(self) -> bytes:
-        self.own()
+        self.check_owner()
         while True:
             transport, events = self.socket, self.events
             if self.strays:

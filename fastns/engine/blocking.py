@@ -244,7 +244,7 @@ class Engine(RequestMethods):  # type: ignore[misc]
         elif seq == 0 or not self.addr_pool.owns(seq):
             self.strays.append(data)
 
-    def own(self) -> None:
+    def check_owner(self) -> None:
         """Refuse to go on in a forked child, whose copy of the lock may be held by a thread that is not there."""
         if self.owner != os.getpid():
             raise OSError(
@@ -253,7 +253,7 @@ class Engine(RequestMethods):  # type: ignore[misc]
 
     def submit(self, data: Any, seq: int, dump: bool = False, kernel_filter: bool = False) -> int:
         """Send one request. A dump waits for the one before it: the kernel runs one at a time on a socket."""
-        self.own()
+        self.check_owner()
         with self.lock:
             transport = self.socket
             fds = self.descriptors(data) if self.relayed else ()
@@ -316,7 +316,7 @@ class Engine(RequestMethods):  # type: ignore[misc]
 
     def receive(self, seq: int) -> Any:
         """The next datagram of a conversation. Other conversations' datagrams go to their queues meanwhile."""
-        self.own()
+        self.check_owner()
         queue = self.pending.get(seq)
         if queue is None:
             raise KeyError(f"no request with the sequence number {seq} waits for an answer")
@@ -342,7 +342,7 @@ class Engine(RequestMethods):  # type: ignore[misc]
 
     def exchange(self, data: bytes, seq: int) -> list[Any]:
         """Send a complete request, no dump, and return its answer."""
-        self.own()
+        self.check_owner()
         with self.lock:
             if not self.pending and self.dumping is None:
                 # Nobody else waits, so the next datagram is nearly always the answer, and the whole of it.
@@ -463,7 +463,7 @@ class Engine(RequestMethods):  # type: ignore[misc]
 
     def subscribe(self) -> Any:
         """The transport of events, opened at first need and apart from the one of requests."""
-        self.own()
+        self.check_owner()
         with self.lock:
             if self.events is None:
                 self.events = self.socket if self.use_socket is not None else self.open_events()
@@ -500,7 +500,7 @@ class Engine(RequestMethods):  # type: ignore[misc]
         """The next datagram that answers no request of this handle."""
         deadline = None if timeout is None else time.monotonic() + timeout
         poller = select.poll()
-        self.own()
+        self.check_owner()
         with self.lock:
             transport, events = self.socket, self.events
             if self._wake is None:

@@ -114,6 +114,8 @@ def iterate(result: Any) -> Iterator[Any]:
 class Request(NetlinkRequest):  # type: ignore[misc]
     """One request: pyroute2's assembly of the message, our transport for it and for its answer."""
 
+    sock: Carrier
+
     def __init__(self, *args: Any, exception_factory: Any = None, **kwarg: Any) -> None:
         super().__init__(*args, **kwarg)
         # pyroute2 0.9.4 does not know it yet
@@ -129,7 +131,8 @@ class Request(NetlinkRequest):  # type: ignore[misc]
         # NLM_F_EXCL of a new object is the same bit as half of NLM_F_DUMP: only GET requests (type 4n + 2) dump.
         self.dump = kind % 4 == 2 and bool(flags & NLM_F_DUMP)
         # Behind a socket the user gave there need not be a kernel.
-        self.kernel_filter = self.dump and self.sock.use_socket is None and narrow(kind, self.msg, self.dump_filter)
+        real = self.sock.use_socket is None
+        self.kernel_filter = self.dump and real and let_kernel_filter(kind, self.msg, self.dump_filter)
         _codec.encode(self.msg)
         if self.dump and self.command is not None:
             self.terminate = None  # pyroute2's addr() gives one that looks for errors, which end a dump anyway
@@ -157,8 +160,7 @@ class Request(NetlinkRequest):  # type: ignore[misc]
         try:
             if await self.proxy():
                 return len(self.msg.data)
-            carrier: Carrier = self.sock
-            return await carrier.submit_async(self.rounds[0], self.msg_seq, self.dump, self.kernel_filter)
+            return await self.sock.submit_async(self.rounds[0], self.msg_seq, self.dump, self.kernel_filter)
         except BaseException:
             self.cleanup()
             raise
@@ -179,7 +181,7 @@ KERNEL_FILTERS: dict[int, dict[Any, str]] = {
 }
 
 
-def narrow(kind: int, msg: Any, dump_filter: Any) -> bool:
+def let_kernel_filter(kind: int, msg: Any, dump_filter: Any) -> bool:
     """Put into a dump request what the kernel can filter by. The filter itself still decides on what comes."""
     names = KERNEL_FILTERS.get(kind)
     if names is None or not isinstance(dump_filter, dict) or msg.get("family") == config.AF_BRIDGE:
@@ -232,8 +234,7 @@ class Conversation:
     def take(self, data: Any) -> list[Any]:
         """The messages of one datagram."""
         messages: list[Any] = []
-        engine = self.engine
-        marshal, target = engine.marshal, engine.target
+        marshal = self.engine.marshal
         for msg in marshal.parse(data, self.seq, self.callback):
             header = msg["header"]
             if header.get("error") is not None:
@@ -242,7 +243,7 @@ class Conversation:
             if marshal.is_enough(msg):
                 self.over = True
                 return messages
-            header["target"] = target
+            header["target"] = self.engine.target
             header["stats"] = NO_STATS
             messages.append(msg)
         self.over = self.seq == 0 or not messages or self.complete(messages[-1])
@@ -318,7 +319,7 @@ class Response:
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.engine: Carrier = request.sock
+        self.engine = request.sock
         self.iterator: Iterator[Any] | None = None
 
     def __aiter__(self) -> Response:
