@@ -123,7 +123,7 @@ class AsyncBatch:
 
     async def flush(self) -> None:
         """Send what waits, and take in what the kernel answers."""
-        await self._off(self._batch.flush)
+        await self._off_loop(self._batch.flush)
 
     async def load(
         self,
@@ -141,13 +141,13 @@ class AsyncBatch:
         batch._entered = True  # or each slice would finish the batch
         total = BatchReport(0, 0, 0)
 
-        def told(done: int, failed: int) -> None:
+        def progressed(done: int, failed: int) -> None:
             assert progress is not None
             progress(sum(total) + done, total.failed + total.unknown + failed)
 
         try:
             async for part in slices(iterable):
-                report = await self._off(batch.load, part, told if progress else None, each, refused)
+                report = await self._off_loop(batch.load, part, progressed if progress else None, each, refused)
                 total = BatchReport(*(old + new for old, new in zip(total, report)))
         except BaseException as error:
             if finish:
@@ -159,9 +159,9 @@ class AsyncBatch:
 
     async def close(self) -> None:
         """Send what waits and finish; raises BatchError as the blocking one."""
-        await self._off(self._batch.close)
+        await self._off_loop(self._batch.close)
 
-    async def _off(self, func: Callable[..., Any], *args: Any) -> Any:
+    async def _off_loop(self, func: Callable[..., Any], *args: Any) -> Any:
         await self._turn.acquire()
         return await self._turn.run(func, *args)
 

@@ -51,6 +51,8 @@ class _Taken(BaseException):
 
 
 class _CapturedRequest(Request):
+    sock: _Capture
+
     async def send(self) -> int:
         await self.prepare()
         try:

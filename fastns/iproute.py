@@ -15,7 +15,7 @@ from pyroute2.netlink.rtnl import RTMGRP_DEFAULTS
 from fastns import _codec
 from fastns import netns as netns_module
 from fastns.engine.blocking import Engine
-from fastns.engine.request import RTNL_METHODS, Request, Response, drive, iterate
+from fastns.engine.request import RTNL_METHODS, Conversation, Request, Response, drive, iterate
 from fastns.engine.transport import Handle, open_engine
 
 if TYPE_CHECKING:
@@ -107,7 +107,8 @@ class IPRoute(Handle, pyroute2.IPRoute):  # type: ignore[misc]
 
         OSError ENOBUFS stands where the kernel dropped events; the handle goes on working.
         """
-        return list(self.asyncore.conversation(max(msg_seq, 0), terminate, callback, noraise, None))
+        engine = self.asyncore
+        return list(engine.messages(Conversation(engine, max(msg_seq, 0), terminate, callback, noraise)))
 
     def put(
         self,
@@ -282,10 +283,10 @@ class IPRoute(Handle, pyroute2.IPRoute):  # type: ignore[misc]
         yield from iterate(drive(func(*argv, **kwarg)))
 
     def _run_sync_cleanup(self, func: Any, *argv: Any, **kwarg: Any) -> tuple[Any, ...]:
-        return collect(drive(func(*argv, **kwarg)))
+        return as_tuple(drive(func(*argv, **kwarg)))
 
 
-def collect(result: Any) -> tuple[Any, ...]:
+def as_tuple(result: Any) -> tuple[Any, ...]:
     if isinstance(result, Response):
         return tuple(result.collect())
     return tuple(iterate(result))
@@ -308,12 +309,12 @@ def _request_method(name: str, func: Any) -> Callable[..., Any]:
                     if not dump:
                         return engine.exchange(data, seq)
                     return engine.generate(data, seq) if config.nlm_generator else engine.dump_all(data, seq)
-            return run(self, getattr(engine, name), command, **kwarg)
+            return call_or_dump(self, getattr(engine, name), command, **kwarg)
 
         return functools.wraps(func)(method)
 
     def generic(self: IPRoute, *argv: Any, **kwarg: Any) -> Any:
-        return run(self, getattr(self.asyncore, name), *argv, **kwarg)
+        return call_or_dump(self, getattr(self.asyncore, name), *argv, **kwarg)
 
     def listing(self: IPRoute, *argv: Any, **kwarg: Any) -> Any:
         if name in LISTED and not argv and kwarg.keys() <= {"family"}:
@@ -323,16 +324,16 @@ def _request_method(name: str, func: Any) -> Callable[..., Any]:
         bound = getattr(self.asyncore, name)
         if config.nlm_generator:
             return self._generate_with_cleanup(bound, *argv, **kwarg)
-        return collect(drive(bound(*argv, **kwarg)))
+        return as_tuple(drive(bound(*argv, **kwarg)))
 
     return functools.wraps(func)(generic if name in GENERIC else listing)
 
 
-def run(self: IPRoute, bound: Any, *argv: Any, **kwarg: Any) -> Any:
+def call_or_dump(self: IPRoute, bound: Any, *argv: Any, **kwarg: Any) -> Any:
     if argv and argv[0] in ("dump", "show"):
         if config.nlm_generator:
             return self._generate_with_cleanup(bound, *argv, **kwarg)
-        return collect(drive(bound(*argv, **kwarg)))
+        return as_tuple(drive(bound(*argv, **kwarg)))
     return drive(bound(*argv, **kwarg))
 
 

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fastns import _codec
-from fastns.engine.request import Dump
 from fastns.errors import NetlinkDumpInterrupted
 from fastns.table import request
 
@@ -214,9 +213,9 @@ class Monitor:
             return False
         except OSError as error:
             if error.errno == errno.EMSGSIZE:
-                self._lost(None)
+                self._note_loss(None)
             elif error.errno == errno.ENOBUFS:
-                self._lost(transport.dropped or None)
+                self._note_loss(transport.dropped or None)
             else:
                 raise
             return True
@@ -228,7 +227,7 @@ class Monitor:
         self._items.extend(part)
         return True
 
-    def _lost(self, count: int | None) -> None:
+    def _note_loss(self, count: int | None) -> None:
         self._items.append(Lost(count, time.time()))
         if self._resync and self._due is None:
             self._due = max(self._last + self._interval, 0.0)
@@ -255,20 +254,16 @@ class Monitor:
         self._items.extend(part)
         self._items.append(ResyncEnd(self.kinds, complete, time.time()))
 
-    def _dump(self, kind: str, family: int) -> list[Any]:
+    def _dump(self, kind: str, family: int) -> tuple[Any, ...]:
         engine = self._reader
         seq = engine.addr_pool.alloc()
         if kind == "qdisc":
             data = struct.pack("=IHHII20x", 36, 38, 0x301, seq, 0)
         else:
             data = request(kind, family, {}, seq)[0]
-        engine.expect(seq)
-        try:
-            # Under strict checking a dump of routes is without their cached exceptions, of which there are no events.
-            found = Dump(engine, [data], seq, kind == "route").collect()
-        finally:
-            engine.forget(seq)
-        return list(found)
+        # Under strict checking a dump of routes is without their cached exceptions, of which there are no events.
+        found: tuple[Any, ...] = engine.dump_all(data, seq, kind == "route")
+        return found
 
     # ---- waiting ------------------------------------------------------------------------------------------
 

@@ -228,15 +228,16 @@ class Pool:
             except Exception as error:
                 results[name] = error
             if len(sent) >= AHEAD:
-                self._finish(sent, results)
+                self._take_answer(sent, results)
         while sent:
-            self._finish(sent, results)
+            self._take_answer(sent, results)
         return results
 
-    def _finish(self, sent: deque[tuple[Any, NetNS, Any, int]], results: dict[Any, Any]) -> None:
+    def _take_answer(self, sent: deque[tuple[Any, NetNS, Any, int]], results: dict[Any, Any]) -> None:
         name, handle, data, seq = sent.popleft()
         try:
-            results[name] = tuple(Dump(handle.asyncore, [data], seq).collect(sent=True))
+            engine = handle.asyncore
+            results[name] = tuple(engine.collect(Dump(engine, [data], seq, sent=True)))
         except Exception as error:
             results[name] = error
         finally:

@@ -361,19 +361,18 @@ def test_initial_state(ns):
 
 
 def test_an_interrupted_resync_is_repeated(ns, monkeypatch):
-    from fastns import monitor as module
+    from fastns.engine.blocking import Engine
     from fastns.errors import NetlinkDumpInterrupted
 
-    real, calls = module.Dump, []
+    real, calls = Engine.collect, []
 
-    class Interrupted(real):
-        def collect(self, sent=False):
-            calls.append(1)
-            if len(calls) == 1:
-                raise NetlinkDumpInterrupted()
-            return super().collect(sent)
+    def interrupted(engine, dump):
+        calls.append(1)
+        if len(calls) == 1:
+            raise NetlinkDumpInterrupted()
+        return real(engine, dump)
 
-    monkeypatch.setattr(module, "Dump", Interrupted)
+    monkeypatch.setattr(Engine, "collect", interrupted)
     with ns.monitor(groups=RTMGRP_IPV4_ROUTE, resync=0.01, initial=True) as monitor:
         ends = [item for item in everything(monitor) if isinstance(item, ResyncEnd)]
     assert [end.complete for end in ends] == [False, True]

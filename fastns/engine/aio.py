@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pyroute2
 from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST
 
-from fastns._codec import DUMP_ENDED, DUMP_INTERRUPTED
 from fastns.engine.blocking import Engine
 from fastns.engine.request import Request, Response, request_methods
 from fastns.engine.transport import socket_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+
+    from fastns.engine.request import Conversation, Dump
 
 
 class OneAtATime:
@@ -47,30 +48,21 @@ class OneAtATime:
         except BaseException:
             self.release()
             raise
-        future.add_done_callback(self.done)
+        future.add_done_callback(self.finished)
         return await asyncio.shield(future)
 
-    def done(self, future: asyncio.Future[Any]) -> None:
+    def finished(self, future: asyncio.Future[Any]) -> None:
         if not future.cancelled():
             future.exception()  # seen, whether anybody still waits or not
         self.release()
 
 
 class AsyncRequest(Request):
-    async def send(self) -> int:
-        await self.prepare()
-        try:
-            if await self.proxy():
-                return len(self.msg.data)
-            engine: AsyncEngine = self.sock
-            return await engine.submit_async(self.rounds[0], self.msg_seq, self.dump, self.kernel_filter)
-        except BaseException:
-            self.cleanup()
-            raise
+    sock: AsyncEngine
 
     async def proxy(self) -> bool:
         """pyroute2's, but off the loop, which a probe would hold for seconds; `batch` is a method of the handle."""
-        engine: AsyncEngine = self.sock
+        engine = self.sock
         local = engine.request_proxy
         if local is None or (local is engine.local_requests and not local.applies(self.msg)):
             return False
@@ -93,38 +85,12 @@ class AsyncResponse(Response):
         return self.messages()
 
     async def messages(self) -> AsyncIterator[Any]:
-        request: AsyncRequest = self.request
-        engine: AsyncEngine = request.sock
-        if self.whole:
-            source = self.stream_async()
-        else:
-            source = engine.conversation_async(
-                request.msg_seq, request.terminate, request.callback, False, request.exception_factory
-            )
         try:
-            async for msg in source:
-                if request.dump_filter is not None and not request.match_one_message(request.dump_filter, msg):
-                    continue
-                engine.call_back(msg)
-                yield msg
-        finally:
-            request.cleanup()
-
-    async def stream_async(self) -> AsyncIterator[Any]:
-        engine: AsyncEngine = self.request.sock
-        dump = self.dump()
-        interrupted = False
-        for number, data in enumerate(dump.rounds):
-            if number:
-                await engine.submit_async(data, dump.seq, True, dump.kernel_filter)
-            seen = 0
-            while not seen & DUMP_ENDED:
-                part, seen = dump.part(await engine.receive_async(dump.seq))
-                interrupted = interrupted or bool(seen & DUMP_INTERRUPTED)
-                for msg in part:
+            async for msg in self.request.sock.messages_async(self.answer()):
+                if self.selects(msg):
                     yield msg
-        if interrupted:
-            engine.interrupted()
+        finally:
+            self.request.cleanup()
 
 
 class AsyncEngine(Engine):
@@ -177,15 +143,12 @@ class AsyncEngine(Engine):
         while True:
             queue = self.pending.get(seq)
             if queue:
-                data = queue.popleft()
-                if isinstance(data, OSError):
-                    raise OSError(data.errno, data.strerror, self.options["netns"])
-                return data
+                return self.received(queue.popleft())
             await self.pump_async()
 
     async def pump_async(self) -> None:
         """Receive one datagram and deliver it; everybody waiting looks again."""
-        self.own()
+        self.check_owner()
         try:
             self.pump_ready()
         except TimeoutError:
@@ -196,7 +159,7 @@ class AsyncEngine(Engine):
     async def submit_async(
         self, data: Any, seq: int, dump: bool = False, kernel_filter: bool = False
     ) -> int:
-        self.own()
+        self.check_owner()
         await self.sending.acquire()
         try:
             while dump and self.dumping is not None:
@@ -214,7 +177,7 @@ class AsyncEngine(Engine):
     @contextmanager
     def beside(self) -> Iterator[Engine]:
         """An engine for blocking use in another thread, in the same namespace: this one's socket is the loop's."""
-        self.own()
+        self.check_owner()
         if self.open_beside is None or self.closed:
             raise OSError(errno.EBADF, "the handle is closed", self.options["netns"])
         engine = Engine(
@@ -229,35 +192,18 @@ class AsyncEngine(Engine):
         finally:
             engine.close()
 
-    async def conversation_async(
-        self, seq: int, terminate: Any, callback: Any, noraise: bool, exception_factory: Any
-    ) -> AsyncIterator[Any]:
-        enough = False
-        while not enough:
-            data = await (self.next_event_async() if seq == 0 else self.receive_async(seq))
-            messages, enough, error = self.part(data, seq, terminate, callback)
-            for msg in messages:
-                yield msg
-            if error is not None:
-                if noraise:
-                    return
-                raise self.failure(error, exception_factory)
-
-    async def get(
-        self,
-        msg_seq: int = 0,
-        terminate: Any = None,
-        callback: Any = None,
-        noraise: bool = False,
-        exception_factory: Any = None,
-    ) -> AsyncIterator[Any]:
-        async for msg in self.conversation_async(
-            max(msg_seq, 0), terminate, callback, noraise, exception_factory
-        ):
-            yield msg
+    async def messages_async(self, answer: Conversation | Dump) -> AsyncIterator[Any]:
+        seq = answer.seq
+        for arguments in answer.rounds():
+            if arguments:
+                await self.submit_async(*arguments)
+            while not answer.over:
+                for msg in answer.take(await (self.receive_async(seq) if seq else self.next_event_async())):
+                    yield msg
+        answer.finish()
 
     async def next_event_async(self) -> bytes:
-        self.own()
+        self.check_owner()
         while True:
             transport, events = self.socket, self.events
             if self.strays:

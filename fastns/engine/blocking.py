@@ -18,32 +18,34 @@ from typing import TYPE_CHECKING, Any
 
 from pyroute2 import config
 from pyroute2.iproute import linux as pyroute2_linux
-from pyroute2.iproute.ipmock import IPEngine
 from pyroute2.netlink import (
-    NETLINK_ADD_MEMBERSHIP,
-    NETLINK_DROP_MEMBERSHIP,
     NETLINK_GET_STRICT_CHK,
-    NLM_F_MULTI,
     SOL_NETLINK,
 )
-from pyroute2.netlink.core import Stats
 from pyroute2.netlink.exceptions import NetlinkError as PyrouteNetlinkError
 from pyroute2.netlink.nlsocket import NetlinkConfig, NetlinkSocketSpec
 from pyroute2.netlink.rtnl.iprsocket import IPRouteProxy
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
 from fastns import _codec, netns
-from fastns.engine.request import Dump, Pause, RequestMethods, iterate
+from fastns.engine.request import (
+    DUMP_ATTEMPTS,
+    NO_STATS,
+    Conversation,
+    Dump,
+    Pause,
+    RequestMethods,
+    iterate,
+)
 from fastns.errors import NetlinkDumpInterrupted, NetlinkError
 from fastns.schema import marshal_class
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 _SEQ = struct.Struct("=I").unpack_from
 
 SO_MEMINFO = 55  # of asm-generic/socket.h: SK_MEMINFO_… of linux/sock_diag.h, the first is what waits, in bytes
-NO_STATS = Stats(0, 0, 0)  # pyroute2 puts it into every header
 Marshal = marshal_class(MarshalRtnl)
 
 
@@ -64,44 +66,6 @@ class Sequence:
 
     def owns(self, number: int) -> bool:
         return ((number - self.first) & 0xFFFFFFFF) <= self.last - self.first
-
-
-class PySocket:
-    """A transport over a socket-like object of the user (`use_socket=`), or over pyroute2's mock engine."""
-
-    def __init__(self, sock: Any) -> None:
-        self.sock = sock
-        self.of_one_thread = isinstance(sock, IPEngine)  # it answers the thread that sends
-        self.closed = False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.sock, name)
-
-    def fileno(self) -> int:
-        return int(self.sock.fileno())
-
-    def send(self, data: Any, fds: Any = ()) -> int:
-        return int(self.sock.send(data))
-
-    def recv(self, timeout: float | None = None) -> bytes:
-        if not select.select([self.sock.fileno()], [], [], timeout)[0]:
-            raise TimeoutError(f"recv: nothing arrived within {timeout} s")
-        return bytes(self.sock.recv(1 << 20))
-
-    def bind(self, portid: int = 0, groups: int = 0) -> None:
-        self.sock.bind((portid, groups))
-
-    def add_membership(self, group: int) -> None:
-        self.sock.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
-
-    def drop_membership(self, group: int) -> None:
-        self.sock.setsockopt(SOL_NETLINK, NETLINK_DROP_MEMBERSHIP, group)
-
-    def close(self) -> None:
-        if not self.closed:
-            self.closed = True
-            if hasattr(self.sock, "close"):
-                self.sock.close()
 
 
 class LocalRequests(IPRouteProxy):  # type: ignore[misc]
@@ -280,7 +244,7 @@ class Engine(RequestMethods):  # type: ignore[misc]
         elif seq == 0 or not self.addr_pool.owns(seq):
             self.strays.append(data)
 
-    def own(self) -> None:
+    def check_owner(self) -> None:
         """Refuse to go on in a forked child, whose copy of the lock may be held by a thread that is not there."""
         if self.owner != os.getpid():
             raise OSError(
@@ -289,7 +253,7 @@ class Engine(RequestMethods):  # type: ignore[misc]
 
     def submit(self, data: Any, seq: int, dump: bool = False, kernel_filter: bool = False) -> int:
         """Send one request. A dump waits for the one before it: the kernel runs one at a time on a socket."""
-        self.own()
+        self.check_owner()
         with self.lock:
             transport = self.socket
             fds = self.descriptors(data) if self.relayed else ()
@@ -352,7 +316,7 @@ class Engine(RequestMethods):  # type: ignore[misc]
 
     def receive(self, seq: int) -> Any:
         """The next datagram of a conversation. Other conversations' datagrams go to their queues meanwhile."""
-        self.own()
+        self.check_owner()
         queue = self.pending.get(seq)
         if queue is None:
             raise KeyError(f"no request with the sequence number {seq} waits for an answer")
@@ -363,6 +327,10 @@ class Engine(RequestMethods):  # type: ignore[misc]
                 if queue:
                     data = queue.popleft()
                     break
+        return self.received(data)
+
+    def received(self, data: Any) -> Any:
+        """What was delivered to a conversation: a datagram, or the error that stands in its place."""
         if isinstance(data, OSError):
             raise OSError(data.errno, data.strerror, self.options["netns"])
         return data
@@ -374,7 +342,7 @@ class Engine(RequestMethods):  # type: ignore[misc]
 
     def exchange(self, data: bytes, seq: int) -> list[Any]:
         """Send a complete request, no dump, and return its answer."""
-        self.own()
+        self.check_owner()
         with self.lock:
             if not self.pending and self.dumping is None:
                 # Nobody else waits, so the next datagram is nearly always the answer, and the whole of it.
@@ -385,10 +353,10 @@ class Engine(RequestMethods):  # type: ignore[misc]
                 if short is not None:
                     return short
                 if len(answer) >= 16 and _SEQ(answer, 8)[0] == seq:
-                    messages, enough, failed = self.part(answer, seq, None, None)
-                    if failed is not None:
-                        raise self.failure(failed)
-                    if enough:
+                    conversation = Conversation(self, seq)
+                    messages = conversation.take(answer)
+                    conversation.finish()
+                    if conversation.over:
                         return messages
             else:
                 answer = None
@@ -398,7 +366,7 @@ class Engine(RequestMethods):  # type: ignore[misc]
                 self.submit(data, seq)
             else:
                 self.deliver(_SEQ(answer, 8)[0] if len(answer) >= 16 else 0, answer)
-            return list(self.conversation(seq, None, None, False, None))
+            return list(self.messages(Conversation(self, seq)))
         finally:
             self.pending.pop(seq, None)
 
@@ -406,47 +374,51 @@ class Engine(RequestMethods):  # type: ignore[misc]
         """The answer to a complete dump request, which is sent when the first message is asked for."""
         self.pending[seq] = deque()
         try:
-            yield from Dump(self, [data], seq).stream()
+            yield from self.messages(Dump(self, [data], seq))
         finally:
             self.pending.pop(seq, None)
 
-    def dump_all(self, data: bytes, seq: int) -> tuple[Any, ...]:
+    def dump_all(self, data: bytes, seq: int, kernel_filter: bool = False) -> tuple[Any, ...]:
         """The answer to a complete dump request, whole."""
         self.pending[seq] = deque()
         try:
-            return tuple(Dump(self, [data], seq).collect())
+            return tuple(self.collect(Dump(self, [data], seq, kernel_filter)))
         finally:
             self.pending.pop(seq, None)
 
-    def conversation(
-        self, seq: int, terminate: Any, callback: Any, noraise: bool, exception_factory: Any
-    ) -> Iterator[Any]:
-        """pyroute2's `get`: messages until the answer is complete."""
-        enough = False
-        while not enough:
-            data = self.next_event() if seq == 0 else self.receive(seq)
-            messages, enough, failed = self.part(data, seq, terminate, callback)
-            yield from messages
-            if failed is not None and not noraise:
-                raise self.failure(failed, exception_factory)
+    def messages(self, answer: Conversation | Dump) -> Iterator[Any]:
+        """The messages of an answer as they arrive."""
+        seq = answer.seq
+        for arguments in answer.rounds():
+            if arguments:
+                self.submit(*arguments)
+            while not answer.over:
+                yield from answer.take(self.receive(seq) if seq else self.next_event())
+        answer.finish()
 
-    def part(self, data: Any, seq: int, terminate: Any, callback: Any) -> tuple[list[Any], bool, Any]:
-        """One datagram of an answer: its messages, whether it is the last one, the message that reports an error."""
-        messages: list[Any] = []
-        for msg in self.marshal.parse(data, seq, callback):
-            header = msg["header"]
-            if header.get("error") is not None:
-                return messages, True, msg
-            if self.marshal.is_enough(msg):
-                return messages, True, None
-            header["target"] = self.target
-            header["stats"] = NO_STATS
-            messages.append(msg)
-        if not messages:
-            return messages, True, None
-        last = messages[-1]
-        multi = last["header"].get("flags", 0) & NLM_F_MULTI
-        return messages, seq == 0 or not multi or (callable(terminate) and bool(terminate(last))), None
+    def collect(self, dump: Dump) -> list[Any]:
+        """A dump, whole, and repeated when the kernel says that it changed meanwhile."""
+        seq = dump.seq
+        for _ in range(DUMP_ATTEMPTS):
+            messages: list[Any] = []
+            for arguments in dump.rounds():
+                if arguments:
+                    self.submit(*arguments)
+                while not dump.over:
+                    dump.take_into(messages, self.receive(seq))
+            if not dump.interrupted or self.dump_intr != "retry":
+                break
+        dump.finish()
+        return messages
+
+    # The same for coroutines of pyroute2's, which have nothing to wait for here.
+
+    async def submit_async(self, data: Any, seq: int, dump: bool = False, kernel_filter: bool = False) -> int:
+        return self.submit(data, seq, dump, kernel_filter)
+
+    async def messages_async(self, answer: Conversation | Dump) -> AsyncIterator[Any]:
+        for msg in self.messages(answer):
+            yield msg
 
     async def get(
         self,
@@ -455,8 +427,9 @@ class Engine(RequestMethods):  # type: ignore[misc]
         callback: Any = None,
         noraise: bool = False,
         exception_factory: Any = None,
-    ) -> Any:
-        for msg in self.conversation(max(msg_seq, 0), terminate, callback, noraise, exception_factory):
+    ) -> AsyncIterator[Any]:
+        conversation = Conversation(self, max(msg_seq, 0), terminate, callback, noraise, exception_factory)
+        async for msg in self.messages_async(conversation):
             yield msg
 
     def failure(self, msg: Any, exception_factory: Any = None) -> Exception:
@@ -490,7 +463,7 @@ class Engine(RequestMethods):  # type: ignore[misc]
 
     def subscribe(self) -> Any:
         """The transport of events, opened at first need and apart from the one of requests."""
-        self.own()
+        self.check_owner()
         with self.lock:
             if self.events is None:
                 self.events = self.socket if self.use_socket is not None else self.open_events()
@@ -527,7 +500,7 @@ class Engine(RequestMethods):  # type: ignore[misc]
         """The next datagram that answers no request of this handle."""
         deadline = None if timeout is None else time.monotonic() + timeout
         poller = select.poll()
-        self.own()
+        self.check_owner()
         with self.lock:
             transport, events = self.socket, self.events
             if self._wake is None:

@@ -3,6 +3,10 @@
 pyroute2 writes its RTNL API as coroutines that build a `NetlinkRequest`, send it and iterate its response. Here the
 very same functions run against `Request`, whose answer is waited for in a blocking receive; a coroutine that never
 waits for anything else is finished by one `send(None)`, so no event loop is involved.
+
+What answers a request is taken apart here too, and waited for by the engine: `Conversation` and `Dump` say what to send
+and when they are over, and are handed the datagrams. So the blocking engine and the one for asyncio share all but the
+waiting.
 """
 
 from __future__ import annotations
@@ -10,11 +14,12 @@ from __future__ import annotations
 import errno
 import time
 import types
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pyroute2 import config, netlink
 from pyroute2.iproute import linux as pyroute2_linux
-from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLMSG_MIN_TYPE, clean_cbs, rtnl
+from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_MULTI, NLMSG_MIN_TYPE, clean_cbs, rtnl
+from pyroute2.netlink.core import Stats
 from pyroute2.netlink.nlsocket import NetlinkRequest
 from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH, RTM_GETROUTE, RTM_GETSTATS
 
@@ -25,8 +30,6 @@ from fastns.schema import constant
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from fastns.engine.blocking import Engine
-
 NLM_F_BULK = constant(netlink, "NLM_F_BULK")  # since 5.19: on a delete request the old NLM_F_EXCL means "delete all"
 RTM_F_CLONED = constant(rtnl, "RTM_F_CLONED")
 
@@ -35,6 +38,35 @@ DUMP_ATTEMPTS = 10
 # GET requests that always answer with data or an error, so their acknowledgement would only be one more
 # datagram to receive.
 ANSWERED_GETS = frozenset((RTM_GETLINK, RTM_GETROUTE, RTM_GETNEIGH, RTM_GETSTATS))
+NO_STATS = Stats(0, 0, 0)  # pyroute2 puts it into every header
+
+
+class Carrier(Protocol):
+    """What a request and its answer need of the engine that carries them."""
+
+    marshal: Any
+    callbacks: list[Any]
+    exception_factory: Any
+    use_socket: Any
+
+    @property
+    def target(self) -> str: ...
+
+    def expect(self, seq: int) -> None: ...
+
+    def forget(self, seq: int) -> None: ...
+
+    async def submit_async(self, data: Any, seq: int, dump: bool = False, kernel_filter: bool = False) -> int: ...
+
+    def messages(self, answer: Conversation | Dump) -> Iterator[Any]: ...
+
+    def collect(self, dump: Dump) -> list[Any]: ...
+
+    def call_back(self, msg: Any) -> None: ...
+
+    def failure(self, msg: Any, exception_factory: Any = None) -> Exception: ...
+
+    def interrupted(self) -> None: ...
 
 
 class Pause:
@@ -82,6 +114,8 @@ def iterate(result: Any) -> Iterator[Any]:
 class Request(NetlinkRequest):  # type: ignore[misc]
     """One request: pyroute2's assembly of the message, our transport for it and for its answer."""
 
+    sock: Carrier
+
     def __init__(self, *args: Any, exception_factory: Any = None, **kwarg: Any) -> None:
         super().__init__(*args, **kwarg)
         # pyroute2 0.9.4 does not know it yet
@@ -97,7 +131,8 @@ class Request(NetlinkRequest):  # type: ignore[misc]
         # NLM_F_EXCL of a new object is the same bit as half of NLM_F_DUMP: only GET requests (type 4n + 2) dump.
         self.dump = kind % 4 == 2 and bool(flags & NLM_F_DUMP)
         # Behind a socket the user gave there need not be a kernel.
-        self.kernel_filter = self.dump and self.sock.use_socket is None and narrow(kind, self.msg, self.dump_filter)
+        real = self.sock.use_socket is None
+        self.kernel_filter = self.dump and real and let_kernel_filter(kind, self.msg, self.dump_filter)
         _codec.encode(self.msg)
         if self.dump and self.command is not None:
             self.terminate = None  # pyroute2's addr() gives one that looks for errors, which end a dump anyway
@@ -125,7 +160,7 @@ class Request(NetlinkRequest):  # type: ignore[misc]
         try:
             if await self.proxy():
                 return len(self.msg.data)
-            return int(self.sock.submit(self.rounds[0], self.msg_seq, self.dump, self.kernel_filter))
+            return await self.sock.submit_async(self.rounds[0], self.msg_seq, self.dump, self.kernel_filter)
         except BaseException:
             self.cleanup()
             raise
@@ -146,7 +181,7 @@ KERNEL_FILTERS: dict[int, dict[Any, str]] = {
 }
 
 
-def narrow(kind: int, msg: Any, dump_filter: Any) -> bool:
+def let_kernel_filter(kind: int, msg: Any, dump_filter: Any) -> bool:
     """Put into a dump request what the kernel can filter by. The filter itself still decides on what comes."""
     names = KERNEL_FILTERS.get(kind)
     if names is None or not isinstance(dump_filter, dict) or msg.get("family") == config.AF_BRIDGE:
@@ -169,12 +204,122 @@ def narrow(kind: int, msg: Any, dump_filter: Any) -> bool:
     return bool(usable)
 
 
+class Conversation:
+    """pyroute2's `get`: messages until the answer is complete, then the error if it ends in one."""
+
+    __slots__ = ("callback", "engine", "exception_factory", "failed", "noraise", "over", "seq", "terminate")
+
+    def __init__(
+        self,
+        engine: Carrier,
+        seq: int,
+        terminate: Any = None,
+        callback: Any = None,
+        noraise: bool = False,
+        exception_factory: Any = None,
+    ) -> None:
+        self.engine = engine
+        self.seq = seq
+        self.terminate = terminate
+        self.callback = callback
+        self.noraise = noraise
+        self.exception_factory = exception_factory
+        self.over = False
+        self.failed: Any = None
+
+    def rounds(self) -> tuple[tuple[Any, ...]]:
+        """For each time that something ends the answer, the arguments of `submit`: none, the request was sent."""
+        return ((),)
+
+    def take(self, data: Any) -> list[Any]:
+        """The messages of one datagram."""
+        messages: list[Any] = []
+        marshal = self.engine.marshal
+        for msg in marshal.parse(data, self.seq, self.callback):
+            header = msg["header"]
+            if header.get("error") is not None:
+                self.over, self.failed = True, msg
+                return messages
+            if marshal.is_enough(msg):
+                self.over = True
+                return messages
+            header["target"] = self.engine.target
+            header["stats"] = NO_STATS
+            messages.append(msg)
+        self.over = self.seq == 0 or not messages or self.complete(messages[-1])
+        return messages
+
+    def complete(self, last: Any) -> bool:
+        if not last["header"].get("flags", 0) & NLM_F_MULTI:
+            return True
+        return callable(self.terminate) and bool(self.terminate(last))
+
+    def finish(self) -> None:
+        if self.failed is not None and not self.noraise:
+            raise self.engine.failure(self.failed, self.exception_factory)
+
+
+class Dump:
+    """One dump as bytes on the wire, in one or several rounds; `sent` if the first one's request is under way."""
+
+    __slots__ = ("engine", "exception_factory", "interrupted", "kernel_filter", "over", "requests", "sent", "seq")
+
+    def __init__(
+        self,
+        engine: Carrier,
+        requests: list[Any],
+        seq: int,
+        kernel_filter: bool = False,
+        exception_factory: Any = None,
+        sent: bool = False,
+    ) -> None:
+        self.engine = engine
+        self.requests = requests
+        self.seq = seq
+        self.kernel_filter = kernel_filter
+        self.exception_factory = exception_factory
+        self.sent = sent
+        self.over = self.interrupted = False
+
+    def rounds(self) -> Iterator[tuple[Any, ...]]:
+        """Begin anew: for each round the arguments of `submit`, none where the request was sent."""
+        self.interrupted = False
+        for data in self.requests:
+            self.over = False
+            yield () if self.sent else (data, self.seq, True, self.kernel_filter)
+            self.sent = False
+
+    def take(self, data: Any) -> list[Any]:
+        """The messages of one datagram."""
+        messages: list[Any] = []
+        self.take_into(messages, data)
+        return messages
+
+    def take_into(self, messages: list[Any], data: Any) -> None:
+        seen = _codec.parse_dump(self.engine.marshal, data, messages, self.seq)
+        if seen & DUMP_ENDED:
+            self.over = True
+            if seen & DUMP_FAILED:
+                self.check(messages.pop())
+        if seen & DUMP_INTERRUPTED:
+            self.interrupted = True
+
+    def check(self, failed: Any) -> None:
+        """A kernel-side filter that names something absent is an empty result, as it is when Python filters."""
+        if not (self.kernel_filter and abs(failed["error"]) in (errno.ENODEV, errno.ENOENT)):
+            raise self.engine.failure(failed, self.exception_factory)
+
+    def finish(self) -> None:
+        if self.interrupted:
+            self.engine.interrupted()
+
+
 class Response:
     """The answer to a request: iterable here and in a coroutine, each item a message of pyroute2's class."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.engine: Engine = request.sock
+        self.engine = request.sock
         self.iterator: Iterator[Any] | None = None
 
     def __aiter__(self) -> Response:
@@ -188,18 +333,20 @@ class Response:
         raise StopAsyncIteration
 
     def __iter__(self) -> Iterator[Any]:
-        request, engine = self.request, self.engine
         try:
-            if self.whole:
-                yield from self.selected(self.dump().stream(sent=True))
-            else:
-                yield from self.selected(
-                    engine.conversation(
-                        request.msg_seq, request.terminate, request.callback, False, request.exception_factory
-                    )
-                )
+            yield from self.selected(self.engine.messages(self.answer()))
         finally:
-            request.cleanup()
+            self.request.cleanup()
+
+    def collect(self) -> list[Any]:
+        """Every message at once; a dump is repeated when the kernel says that it changed meanwhile."""
+        if not self.whole:
+            return list(self)
+        try:
+            messages = self.engine.collect(self.dump())
+        finally:
+            self.request.cleanup()
+        return list(self.selected(iter(messages)))
 
     @property
     def whole(self) -> bool:
@@ -207,98 +354,32 @@ class Response:
         request = self.request
         return request.dump and not (request.terminate or request.callback or request.parser)
 
-    def selected(self, messages: Iterator[Any]) -> Iterator[Any]:
-        dump_filter, callbacks = self.request.dump_filter, self.engine.callbacks
-        if dump_filter is None and not callbacks:
-            return messages
-        return self.filtered(messages)
-
-    def filtered(self, messages: Iterator[Any]) -> Iterator[Any]:
-        request = self.request
-        for msg in messages:
-            if request.dump_filter is not None and not request.match_one_message(request.dump_filter, msg):
-                continue
-            self.engine.call_back(msg)
-            yield msg
-
     def dump(self) -> Dump:
         request = self.request
-        return Dump(self.engine, request.rounds, request.msg_seq, request.kernel_filter, request.exception_factory)
+        return Dump(
+            self.engine, request.rounds, request.msg_seq, request.kernel_filter, request.exception_factory, sent=True
+        )
 
-    def collect(self) -> list[Any]:
-        """Every message at once; a dump is repeated when the kernel says that it changed meanwhile."""
+    def answer(self) -> Conversation | Dump:
+        if self.whole:
+            return self.dump()
         request = self.request
-        if not self.whole:
-            return list(self)
-        try:
-            messages = self.dump().collect(sent=True)
-        finally:
-            request.cleanup()
-        return list(self.selected(iter(messages)))
+        return Conversation(
+            self.engine, request.msg_seq, request.terminate, request.callback, False, request.exception_factory
+        )
 
+    def selected(self, messages: Iterator[Any]) -> Iterator[Any]:
+        if self.request.dump_filter is None and not self.engine.callbacks:
+            return messages
+        return filter(self.selects, messages)
 
-class Dump:
-    """One dump as bytes on the wire, in one or several rounds: received whole, or as a stream."""
-
-    __slots__ = ("engine", "exception_factory", "kernel_filter", "rounds", "seq")
-
-    def __init__(
-        self, engine: Engine, rounds: list[Any], seq: int, kernel_filter: bool = False, exception_factory: Any = None
-    ) -> None:
-        self.engine = engine
-        self.rounds = rounds
-        self.seq = seq
-        self.kernel_filter = kernel_filter
-        self.exception_factory = exception_factory
-
-    def stream(self, sent: bool = False) -> Iterator[Any]:
-        interrupted = False
-        for data in self.rounds:
-            if not sent:
-                self.engine.submit(data, self.seq, True, self.kernel_filter)
-            sent = False
-            seen = 0
-            while not seen & DUMP_ENDED:
-                part, seen = self.part(self.engine.receive(self.seq))
-                interrupted = interrupted or bool(seen & DUMP_INTERRUPTED)
-                yield from part
-        if interrupted:
-            self.engine.interrupted()
-
-    def collect(self, sent: bool = False) -> list[Any]:
-        engine, seq = self.engine, self.seq
-        for _ in range(DUMP_ATTEMPTS):
-            messages: list[Any] = []
-            interrupted = False
-            for data in self.rounds:
-                if not sent:
-                    engine.submit(data, seq, True, self.kernel_filter)
-                sent = False
-                seen = 0
-                while not seen & DUMP_ENDED:
-                    seen |= _codec.parse_dump(engine.marshal, engine.receive(seq), messages, seq)
-                if seen & DUMP_FAILED:
-                    self.check(messages.pop())
-                interrupted = interrupted or bool(seen & DUMP_INTERRUPTED)
-            if not interrupted:
-                return messages
-            if engine.dump_intr != "retry":
-                break
-        engine.interrupted()
-        return messages
-
-    def part(self, data: Any) -> tuple[list[Any], int]:
-        """The messages of one datagram and what it says about the dump."""
-        messages: list[Any] = []
-        seen = _codec.parse_dump(self.engine.marshal, data, messages, self.seq)
-        if seen & DUMP_FAILED:
-            self.check(messages.pop())
-        return messages, seen
-
-    def check(self, failed: Any) -> None:
-        """A kernel-side filter that names something absent is an empty result, as it is when Python filters."""
-        if not (self.kernel_filter and abs(failed["error"]) in (errno.ENODEV, errno.ENOENT)):
-            raise self.engine.failure(failed, self.exception_factory)
+    def selects(self, msg: Any) -> bool:
+        """Whether the filter lets a message pass; who registered for messages is called then."""
+        request = self.request
+        if request.dump_filter is not None and not request.match_one_message(request.dump_filter, msg):
+            return False
+        self.engine.call_back(msg)
+        return True
 
 
 def request_methods(request_class: type[Request]) -> dict[str, Any]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 from functools import partial
 from typing import Any, Callable, TypeVar
 
 from pyroute2 import config
 from pyroute2.iproute.ipmock import IPEngine
+from pyroute2.netlink import NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP, SOL_NETLINK
 from pyroute2.netlink.rtnl import RTMGRP_DEFAULTS
 
 import fastns.netns
 import fastns.proxy
 from fastns._core import NetlinkSocket
-from fastns.engine.blocking import PySocket
 
 TRANSPORTS = ("auto", "direct", "relay")
 DUMP_POLICIES = ("retry", "raise", "flag")
@@ -63,6 +64,44 @@ class Handle:
 
     def _open(self, options: dict[str, Any]) -> None:
         raise NotImplementedError
+
+
+class PySocket:
+    """A transport over a socket-like object of the user (`use_socket=`), or over pyroute2's mock engine."""
+
+    def __init__(self, sock: Any) -> None:
+        self.sock = sock
+        self.of_one_thread = isinstance(sock, IPEngine)  # it answers the thread that sends
+        self.closed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sock, name)
+
+    def fileno(self) -> int:
+        return int(self.sock.fileno())
+
+    def send(self, data: Any, fds: Any = ()) -> int:
+        return int(self.sock.send(data))
+
+    def recv(self, timeout: float | None = None) -> bytes:
+        if not select.select([self.sock.fileno()], [], [], timeout)[0]:
+            raise TimeoutError(f"recv: nothing arrived within {timeout} s")
+        return bytes(self.sock.recv(1 << 20))
+
+    def bind(self, portid: int = 0, groups: int = 0) -> None:
+        self.sock.bind((portid, groups))
+
+    def add_membership(self, group: int) -> None:
+        self.sock.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+
+    def drop_membership(self, group: int) -> None:
+        self.sock.setsockopt(SOL_NETLINK, NETLINK_DROP_MEMBERSHIP, group)
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            if hasattr(self.sock, "close"):
+                self.sock.close()
 
 
 def open_engine(engine: Callable[..., T], options: dict[str, Any]) -> T:
