@@ -316,3 +316,7 @@ cdef extern from "<signal.h>" nogil:
 
 cdef extern from "<time.h>" nogil:
     int nanosleep(const timespec_t *duration, timespec_t *rem)
+
+
+cdef extern from "<unistd.h>" nogil:
+    int STDERR_FILENO
