@@ -1,7 +1,13 @@
 """Namespaces, sockets, process start and the relay client. Knows no netlink messages."""
 
 cimport cython
-from libc.stdint cimport int64_t, uint32_t
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.ref cimport PyObject
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset, strlen
 
 from fastns cimport _linux as lx
 
@@ -32,8 +38,10 @@ cdef object os_error(int err, str call, object filename=None):
     return OSError(err, f"{call}: {os.strerror(err)}", filename)
 
 
-include "core/ns.pxi"
-include "core/sock.pxi"
-include "core/relay.pxi"
-include "core/channel.pxi"
-include "core/spawn.pxi"
+# Each part uses those before it, none of those behind it.
+include "core/extern.pxi"     # the relay's C, as the parts call it
+include "core/ns.pxi"         # entering, making and removing namespaces; devices, settings, watches
+include "core/sock.pxi"       # a netlink socket of this process
+include "core/relay.pxi"      # the connection to a proxy process
+include "core/channel.pxi"    # a netlink socket of a proxy process
+include "core/spawn.pxi"      # starting a process inside a namespace

@@ -75,6 +75,7 @@ cdef extern from "<unistd.h>" nogil:
     int getpid()
     int unlink(const char *path)
     int rmdir(const char *path)
+    int STDERR_FILENO
 
 
 cdef extern from "<sys/stat.h>" nogil:

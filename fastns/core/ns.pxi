@@ -6,9 +6,6 @@
 # no descriptor left, no /proc) a throw-away thread enters, does the work and dies, so no thread of the
 # caller is ever stranded.
 
-from cpython.bytes cimport PyBytes_AS_STRING
-from cpython.exc cimport PyErr_CheckSignals
-
 from _thread import get_ident as thread_ident
 from contextvars import copy_context
 
@@ -76,7 +73,7 @@ cdef int ns_return(int home) noexcept nogil:
     if lx.setns(home, lx.CLONE_NEWNET) < 0:
         # The return was proven possible a moment ago. Going on in the wrong namespace would configure
         # somebody else's network, so nothing may run after this.
-        lx.write(2, text, 56)
+        lx.write(lx.STDERR_FILENO, text, strlen(text))
         lx.abort()
     lx.close(home)
     return 0
@@ -206,22 +203,6 @@ def ns_set(int nsfd, object ref=None):
     """Move the calling thread, for good, into the namespace `nsfd`."""
     if lx.setns(nsfd, lx.CLONE_NEWNET) < 0:
         raise ns_error(lx.errno, "setns", ref)
-
-
-def socket_in(int nsfd, int family, int type, int proto=0, object ref=None):
-    """The descriptor of a new close-on-exec socket that was opened inside the namespace `nsfd` (-1: the
-    calling thread's own). `ref` is the filename of the OSError."""
-    cdef socket_spec spec
-    cdef const char *call = ""
-    cdef int fd
-    spec.family = family
-    spec.type = type
-    spec.protocol = proto
-    with nogil:
-        fd = op_socket(&spec, &call) if nsfd < 0 else ns_call(nsfd, op_socket, &spec, &call)
-    if fd < 0:
-        raise ns_error(-fd, call, ref)
-    return fd
 
 
 # Creating. The namespace is made first and held by a descriptor; only then is the file system touched, so that

@@ -1,68 +1,11 @@
-# The caller's side of the proxy: the control connection. See relay/relay.h for the protocol.
-
-from libc.stdint cimport int32_t, uint8_t, uint64_t
-from libc.string cimport memcpy, memset
+# The caller's side of the proxy: the control connection. relay/relay.h has the protocol.
 
 import threading
-
-cdef extern from "relay/relay.h" nogil:
-    enum:
-        FNS_MAGIC, FNS_NAME_MAX, FNS_OPT_MAX, FNS_FDS_MAX, FNS_INLINE_MAX, FNS_REQUEST_MAX, FNS_RING_HEADER
-        FNS_RING_MAX, FNS_DIR_MAX, FNS_REPLY_MAX, FNS_STAT_COUNT
-        FNS_CONFIG_RESTRICTED, FNS_CONFIG_READ_ONLY, FNS_ALLOW, FNS_SEAL, FNS_BUFFER_MAX, FNS_ALLOWED_MAX
-        FNS_HELLO, FNS_NETNS, FNS_OPEN, FNS_SETSOCKOPT, FNS_GETSOCKOPT, FNS_GETSOCKNAME, FNS_BIND, FNS_STATS
-        FNS_OPEN_EXT_ACK, FNS_OPEN_STRICT, FNS_OPEN_ALL_NSID, FNS_OPEN_CAP_ACK, FNS_OPEN_BESIDE
-        FNS_SEND, FNS_SEND_MEMFD, FNS_SPACE, FNS_RING_BELL, FNS_STRICT
-        FNS_DATA, FNS_OVERRUN, FNS_ERROR, FNS_TRUNCATED, FNS_FOREIGN
-    struct fns_request:
-        uint32_t op, id, chan, len
-        int32_t a, b
-    struct fns_open:
-        int32_t family
-        uint32_t flags, portid, groups, rcvbuf, sndbuf, ring_size, name_len, spare
-    struct fns_reply:
-        uint32_t op, id
-        int32_t err
-        uint32_t stage, chan, len, a, b
-        uint64_t size
-    struct fns_message:
-        uint32_t op, len, patches, flags
-    struct fns_error:
-        int32_t err
-        uint32_t detail
-    struct fns_ring:
-        pass
-    struct fns_reader:
-        fns_ring *ring
-    struct fns_config:
-        int control
-        int parent
-        uint32_t max_channels, flags, families
-        char *run_dir
-    const char *fns_stage_name(uint32_t stage)
-    int fns_ring_attach(fns_reader *reader, void *map, size_t map_len)
-    int fns_ring_next(fns_reader *reader, const uint8_t **payload, uint32_t *len, uint32_t *type)
-    int fns_ring_release(fns_reader *reader)
-    int fns_ring_empty(fns_reader *reader)
-    int fns_ring_look(fns_reader *reader)
-    int fns_ring_arm(fns_reader *reader)
-    int fns_ring_disarm(fns_reader *reader)
-    int fns_relay_fork(const fns_config *config)
-    int fns_relay_wait(int pid, int *status, int block)
 
 STAT_NAMES = (
     "channels", "opened", "requests", "request_bytes", "datagrams", "bytes", "doorbells", "stalls", "overruns",
     "send_errors", "refused",
 )
-
-
-cdef int64_t deadline_of(object timeout) except? -2:
-    """The moment, in ms, at which `timeout` seconds from now are over; -1 for None."""
-    if timeout is None:
-        return -1
-    if timeout < 0:
-        raise ValueError(f"timeout {timeout!r} is negative")
-    return fns_monotonic_ms() + <int64_t> (min(timeout, 2e6) * 1000 + 0.999)
 
 
 cdef int wait_for(int fd, short events, int64_t deadline, short *revents) except -1:
@@ -94,7 +37,7 @@ cdef ssize_t send_with(int fd, lx.iovec *iov, int n, int *fds, int count) noexce
     """sendmsg without blocking, with descriptors: bytes, or -errno."""
     cdef lx.msghdr msg
     cdef lx.cmsghdr *cmsg
-    cdef char control[1088]        # CMSG_SPACE of FNS_FDS_MAX descriptors
+    cdef char control[FNS_FDS_SPACE]
     cdef ssize_t sent
     memset(&msg, 0, sizeof(msg))
     msg.msg_iov = iov
@@ -117,7 +60,7 @@ cdef ssize_t receive_with(int fd, void *buf, size_t size, int *fds, int *count) 
     cdef lx.msghdr msg
     cdef lx.iovec iov
     cdef lx.cmsghdr *cmsg
-    cdef char control[64]
+    cdef char control[FNS_PAIR_SPACE]
     cdef ssize_t got
     iov.iov_base = buf
     iov.iov_len = size
@@ -125,7 +68,7 @@ cdef ssize_t receive_with(int fd, void *buf, size_t size, int *fds, int *count) 
     msg.msg_iov = &iov
     msg.msg_iovlen = 1
     msg.msg_control = control
-    msg.msg_controllen = lx.CMSG_SPACE(2 * sizeof(int))
+    msg.msg_controllen = FNS_PAIR_SPACE
     count[0] = 0
     got = lx.recvmsg(fd, &msg, lx.MSG_DONTWAIT | lx.MSG_CMSG_CLOEXEC)
     if got < 0:
@@ -211,7 +154,7 @@ cdef class RelayClient:
             raise os_error(lx.errno, "socketpair")
         config.control = pair[1]
         with nogil:
-            pid = fns_relay_fork(&config)
+            pid = fns_start_fork(&config)
         lx.close(pair[1])
         if pid < 0:
             lx.close(pair[0])
@@ -283,7 +226,7 @@ cdef class RelayClient:
         pause.tv_sec = 0
         pause.tv_nsec = 50000
         while True:
-            got = fns_relay_wait(self.pid, &status, 0)
+            got = fns_start_wait(self.pid, &status, 0)
             if got == -lx.EINTR:
                 continue
             if got != 0:
@@ -521,15 +464,18 @@ cdef class RelayClient:
 
 # Proxies whose object went away without close(): dealloc must not wait, so the next start reaps them. And started
 # programs that could be neither kept nor killed.
-cdef int unreaped[64]
+cdef enum:
+    UNREAPED_MAX = 64
+
+cdef int unreaped[UNREAPED_MAX]
 
 
 cdef void unreaped_add(int pid) noexcept:
     cdef int status, i
-    for i in range(64):
-        if unreaped[i] and fns_relay_wait(unreaped[i], &status, 0) != 0:
+    for i in range(UNREAPED_MAX):
+        if unreaped[i] and fns_start_wait(unreaped[i], &status, 0) != 0:
             unreaped[i] = 0
-    for i in range(64):
+    for i in range(UNREAPED_MAX):
         if not unreaped[i]:
             unreaped[i] = pid
             return
@@ -542,9 +488,9 @@ def reap_abandoned(int patience_ms=0):
     cdef lx.timespec_t pause
     pause.tv_sec = 0
     pause.tv_nsec = 1000000
-    for i in range(64):
+    for i in range(UNREAPED_MAX):
         while unreaped[i]:
-            if fns_relay_wait(unreaped[i], &status, 0) != 0:
+            if fns_start_wait(unreaped[i], &status, 0) != 0:
                 unreaped[i] = 0
             elif fns_monotonic_ms() >= deadline:
                 break

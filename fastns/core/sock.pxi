@@ -1,39 +1,17 @@
 # A netlink socket of this process, opened inside a namespace: the direct transport. netlink(7).
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.exc cimport PyErr_CheckSignals
-
-cdef extern from *:
-    """
-    #include <time.h>
-    /* One buffer a thread, not one a handle: a datagram is received into it without the GIL and copied out,
-       exactly sized, at once. Pages beyond the longest datagram seen are never touched. */
-    #define FNS_RECV_MAX (1 << 20)
-    static __thread char fns_recv_buffer[FNS_RECV_MAX];
-
-    static int64_t fns_monotonic_ms(void)
-    {
-        struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        return (int64_t) now.tv_sec * 1000 + now.tv_nsec / 1000000;
-    }
-    """
-    char *fns_recv_buffer
-    enum: FNS_RECV_MAX
-    int64_t fns_monotonic_ms() nogil
-
-cdef extern from "relay/gap.h" nogil:
-    struct fns_gap:
-        uint32_t state, queued, dropped, missing
-    int fns_gap_look(int fd, uint32_t *queued, uint32_t *dropped)
-    int fns_gap_open(fns_gap *gap, int fd)
-    int fns_gap_behind(fns_gap *gap, int fd, uint32_t len)
-    int fns_gap_empty(fns_gap *gap, int fd)
-
 cdef enum:
     NO_NSID = 0x80000000        # no namespace id: those are int32_t
     NUDGE = 0x6e756467          # sequence number of a message that is there to be answered
+
+
+cdef int64_t deadline_of(object timeout) except? -2:
+    """The moment, in ms, at which `timeout` seconds from now are over; -1 for None."""
+    if timeout is None:
+        return -1
+    if timeout < 0:
+        raise ValueError(f"timeout {timeout!r} is negative")
+    return fns_monotonic_ms() + <int64_t> (min(timeout, 2e6) * 1000 + 0.999)
 
 
 cdef struct socket_spec:
@@ -47,6 +25,22 @@ cdef int op_socket(void *arg, const char **call) noexcept nogil:
     cdef int fd = lx.socket(spec.family, spec.type | lx.SOCK_CLOEXEC, spec.protocol)
     call[0] = "socket"
     return -lx.errno if fd < 0 else fd
+
+
+def socket_in(int nsfd, int family, int type, int proto=0, object ref=None):
+    """The descriptor of a new close-on-exec socket that was opened inside the namespace `nsfd` (-1: the
+    calling thread's own). `ref` is the filename of the OSError."""
+    cdef socket_spec spec
+    cdef const char *call = ""
+    cdef int fd
+    spec.family = family
+    spec.type = type
+    spec.protocol = proto
+    with nogil:
+        fd = op_socket(&spec, &call) if nsfd < 0 else ns_call(nsfd, op_socket, &spec, &call)
+    if fd < 0:
+        raise ns_error(-fd, call, ref)
+    return fd
 
 
 cdef ssize_t receive(int fd, int *flags, int64_t *nsid) noexcept nogil:
@@ -365,13 +359,9 @@ cdef class NetlinkSocket:
         cdef int flags = 0
         cdef ssize_t n
         cdef int64_t nsid = NO_NSID
-        cdef int64_t deadline = -1
+        cdef int64_t deadline = deadline_of(timeout)
         cdef int wait_ms = -1
         cdef int fd
-        if timeout is not None:
-            if timeout < 0:
-                raise ValueError(f"timeout {timeout!r} is negative")
-            deadline = fns_monotonic_ms() + <int64_t> (min(timeout, 2e6) * 1000 + 0.999)
         while True:
             fd = self.fd
             if self.gap_here:

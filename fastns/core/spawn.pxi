@@ -5,9 +5,6 @@
 # wrong network), so the GIL is kept, the collector is off, and the arguments are plain bytes already.
 # Signals stay as they are: the child inherits the mask, and Python's own handlers only set a flag here.
 
-from cpython.ref cimport PyObject
-from libc.stdlib cimport calloc, free
-
 import gc
 
 cdef struct spawn_bind:
@@ -119,7 +116,7 @@ cdef class SpawnChild:
     cdef void end_now(self) noexcept:
         cdef int pid = self.pid, status = 0, got
         self.pid = 0
-        if pid == 0 or self.owner != lx.getpid() or fns_relay_wait(pid, &status, 0) != 0:
+        if pid == 0 or self.owner != lx.getpid() or fns_start_wait(pid, &status, 0) != 0:
             return
         if lx.kill(pid, lx.SIGKILL) < 0:
             unreaped_add(pid)                # somebody else's by now: it ends when it wants to
@@ -127,7 +124,7 @@ cdef class SpawnChild:
         with nogil:
             got = -lx.EINTR
             while got == -lx.EINTR:
-                got = fns_relay_wait(pid, &status, 1)
+                got = fns_start_wait(pid, &status, 1)
 
     def __dealloc__(self):
         self.end_now()

@@ -3,18 +3,18 @@
  * The kernel says so before these, and queues nothing more until a recvmsg() has taken the last of them
  * (netlink_overrun(), netlink_rcv_wake()). What it queues next may be there before anybody has found the queue empty.
  * So the memory of the queue is looked at behind each datagram: behind the last one there is none, or that of newer
- * ones; any other one leaves less than there was, by its own length and more. Both transports do it; never Python.h.
+ * ones; any other one leaves less than there was, by its own length and more.
+ *
+ * It looks at the socket it is given and keeps what it saw there, nothing else; never Python.h.
+ * Both transports call it: channel.c in the proxy, fastns/core/sock.pxi for sockets of this process.
  */
 #ifndef FASTNS_RELAY_GAP_H
 #define FASTNS_RELAY_GAP_H
 
+#include "kernel.h"
+
 #include <linux/sock_diag.h>
 #include <stdint.h>
-#include <sys/socket.h>
-
-#ifndef SO_MEMINFO
-#define SO_MEMINFO 55
-#endif
 
 enum fns_gap_state {
     FNS_GAP_NONE,

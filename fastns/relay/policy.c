@@ -1,23 +1,19 @@
 /* What the caller may use: which namespaces, families, socket options and, inside requests, which ways of naming
- * another namespace. Without a list of namespaces everything the kernel allows the proxy is allowed. */
-#include "proxy.h"
+ * another namespace. It answers: it sends nothing, changes nothing but its list and knows no channel.
+ * requests.c and control.c ask before they act. Without a list everything the kernel allows the proxy is allowed.
+ */
+#include "policy.h"
+#include "netns.h"
 
-#include <fcntl.h>
 #include <linux/if_addr.h>
 #include <linux/if_link.h>
 #include <linux/net_namespace.h>
-#include <linux/netlink.h>
 #include <linux/rtnetlink.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-
-#ifndef SOL_NETLINK
-#define SOL_NETLINK 270
-#endif
+#include <linux/veth.h>
 
 enum { ATTRIBUTE_MASK = 0x3fff };    /* NLA_TYPE_MASK */
-/* Of if_link.h, if_addr.h and net_namespace.h, by number: older headers lack some. */
-enum { LINK_NETNSID = 37, LINK_TARGET_NETNSID = 46, ADDR_TARGET_NETNSID = 10, NSID_TARGET = 4, PEER_INFO = 1 };
+/* Of if_link.h, if_addr.h and net_namespace.h, by number: older headers lack them. */
+enum { LINK_TARGET_NETNSID = 46, ADDR_TARGET_NETNSID = 10, NSID_TARGET = 4 };
 enum { ALLOWED_STEP = 64 };
 
 /* A name means whatever stands under it when it is used; anything else is held open, so that its inode number
@@ -29,53 +25,29 @@ struct allowed {
     char name[FNS_NAME_MAX + 1];
 };
 
-static struct allowed *allowed;
-static uint32_t allowed_count, allowed_room;
-
-int fns_name_ok(const char *name, uint32_t len)
-{
-    if (len == 0 || len > FNS_NAME_MAX || memchr(name, '/', len) != NULL || memchr(name, 0, len) != NULL)
-        return 0;
-    return !(name[0] == '.' && (len == 1 || (len == 2 && name[1] == '.')));
-}
-
-/* The caller sends names, not paths: what they mean is decided here, with our rights. */
-int fns_name_open(const char *name, uint32_t len)
-{
-    char path[FNS_DIR_MAX + 1 + FNS_NAME_MAX + 1];
-    size_t dir = strnlen(proxy.config.run_dir, FNS_DIR_MAX);
-
-    memcpy(path, proxy.config.run_dir, dir);
-    path[dir] = '/';
-    memcpy(path + dir + 1, name, len);
-    path[dir + 1 + len] = 0;
-    return open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-}
-
-/* Adds to the list; *fd is taken over. 0 or errno. */
 int fns_policy_add(const char *name, uint32_t len, int *fd)
 {
     struct allowed *entry;
     struct stat st;
 
-    if (allowed_count == FNS_ALLOWED_MAX)
+    if (proxy.allowed_count == FNS_ALLOWED_MAX)
         return E2BIG;
-    if (allowed_count == allowed_room) {
-        size_t size = sizeof(*allowed);
-        void *more = mmap(NULL, size * (allowed_room + ALLOWED_STEP), PROT_READ | PROT_WRITE,
+    if (proxy.allowed_count == proxy.allowed_room) {
+        size_t size = sizeof(*entry);
+        void *more = mmap(NULL, size * (proxy.allowed_room + ALLOWED_STEP), PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (more == MAP_FAILED)
             return errno;
-        if (allowed != NULL) {
-            memcpy(more, allowed, size * allowed_count);
-            munmap(allowed, size * allowed_room);
+        if (proxy.allowed != NULL) {
+            memcpy(more, proxy.allowed, size * proxy.allowed_count);
+            munmap(proxy.allowed, size * proxy.allowed_room);
         }
-        allowed = more;
-        allowed_room += ALLOWED_STEP;
+        proxy.allowed = more;
+        proxy.allowed_room += ALLOWED_STEP;
     }
-    entry = &allowed[allowed_count];
+    entry = &proxy.allowed[proxy.allowed_count];
     if (len != 0) {
-        if (!fns_name_ok(name, len))
+        if (!fns_netns_name_ok(name, len))
             return EINVAL;
         memcpy(entry->name, name, len);
         entry->name_len = len;
@@ -86,7 +58,7 @@ int fns_policy_add(const char *name, uint32_t len, int *fd)
         entry->ino = st.st_ino;
         *fd = -1;            /* stays open as long as the proxy */
     }
-    allowed_count++;
+    proxy.allowed_count++;
     return 0;
 }
 
@@ -95,18 +67,17 @@ static int restricted(void)
     return (proxy.config.flags & FNS_CONFIG_RESTRICTED) != 0;
 }
 
-int fns_policy_name(const char *name, uint32_t len)
+int fns_policy_allows_name(const char *name, uint32_t len)
 {
     if (!restricted())
         return 1;
-    for (uint32_t i = 0; i < allowed_count; i++)
-        if (allowed[i].name_len == len && memcmp(allowed[i].name, name, len) == 0)
+    for (uint32_t i = 0; i < proxy.allowed_count; i++)
+        if (proxy.allowed[i].name_len == len && memcmp(proxy.allowed[i].name, name, len) == 0)
             return 1;
     return 0;
 }
 
-/* A descriptor of a network namespace that is on the list, or whose name is. */
-int fns_policy_fd(int fd)
+int fns_policy_allows_fd(int fd)
 {
     struct stat st, other;
 
@@ -114,12 +85,13 @@ int fns_policy_fd(int fd)
         return 1;
     if (fns_netns_stat(fd, &st) < 0)
         return 0;
-    for (uint32_t i = 0; i < allowed_count; i++) {
-        if (allowed[i].name_len == 0) {
-            if (allowed[i].ino == st.st_ino && allowed[i].dev == st.st_dev)
+    for (uint32_t i = 0; i < proxy.allowed_count; i++) {
+        const struct allowed *entry = &proxy.allowed[i];
+        if (entry->name_len == 0) {
+            if (entry->ino == st.st_ino && entry->dev == st.st_dev)
                 return 1;
         } else {
-            int named = fns_name_open(allowed[i].name, allowed[i].name_len);
+            int named = fns_netns_open(entry->name, entry->name_len);
             int same = named >= 0 && fstat(named, &other) == 0 && other.st_ino == st.st_ino
                 && other.st_dev == st.st_dev;
             close_fd(&named);
@@ -130,12 +102,11 @@ int fns_policy_fd(int fd)
     return 0;
 }
 
-int fns_policy_family(int family)
+int fns_policy_allows_family(int family)
 {
     return family >= 0 && family < 32 && (proxy.config.families >> family & 1u) != 0;
 }
 
-/* The closed list of options: 0, or errno. Nothing that takes a pointer, a descriptor or a filter. */
 int fns_policy_setsockopt(int level, int option, const void *value, uint32_t len)
 {
     int number = 0;
@@ -143,8 +114,8 @@ int fns_policy_setsockopt(int level, int option, const void *value, uint32_t len
     if (level == SOL_NETLINK) {
         switch (option) {
         case NETLINK_ADD_MEMBERSHIP: case NETLINK_DROP_MEMBERSHIP: case NETLINK_PKTINFO:
-        case NETLINK_BROADCAST_ERROR: case NETLINK_NO_ENOBUFS: case 10 /* CAP_ACK */: case 11 /* EXT_ACK */:
-        case 12 /* GET_STRICT_CHK */:
+        case NETLINK_BROADCAST_ERROR: case NETLINK_NO_ENOBUFS: case NETLINK_CAP_ACK: case NETLINK_EXT_ACK:
+        case NETLINK_GET_STRICT_CHK:
             return 0;
         case NETLINK_LISTEN_ALL_NSID:    /* events of namespaces that are not on the list */
             return restricted() ? EACCES : 0;
@@ -172,7 +143,8 @@ int fns_policy_getsockopt(int level, int option)
     if (level != SOL_SOCKET)
         return ENOPROTOOPT;
     switch (option) {
-    case SO_RCVBUF: case SO_SNDBUF: case SO_TYPE: case SO_DOMAIN: case SO_PROTOCOL: case SO_ERROR: case 55 /* MEMINFO */:
+    case SO_RCVBUF: case SO_SNDBUF: case SO_TYPE: case SO_DOMAIN: case SO_PROTOCOL: case SO_ERROR:
+    case SO_MEMINFO:
         return 0;
     default:
         return ENOPROTOOPT;
@@ -245,7 +217,7 @@ static int info_data_ok(const struct request *r, struct span data, int depth)
     uint32_t type;
 
     while (attribute_next(&data, &type, &value))
-        if (type == PEER_INFO && value.len >= sizeof(struct ifinfomsg)
+        if (type == VETH_INFO_PEER && value.len >= sizeof(struct ifinfomsg)
             && !link_ok(r, span_from(value, sizeof(struct ifinfomsg)), depth + 1))
             return 0;
     return 1;
@@ -260,7 +232,7 @@ static int link_ok(const struct request *r, struct span attributes, int depth)
         return 0;
     while (attribute_next(&attributes, &type, &value)) {
         switch (type) {
-        case IFLA_NET_NS_PID: case LINK_NETNSID: case LINK_TARGET_NETNSID:
+        case IFLA_NET_NS_PID: case IFLA_LINK_NETNSID: case LINK_TARGET_NETNSID:
             return 0;
         case IFLA_NET_NS_FD:
             if (!is_patched(r, value.at))
@@ -321,9 +293,9 @@ static int message_ok(const struct request *r, uint32_t type, struct span body)
     }
 }
 
-/* Whether a request stays within the namespaces of the list. Read as netlink_rcv_skb() reads it. */
-int fns_policy_request(int family, const uint8_t *data, uint32_t len, const uint32_t *offsets, const int *fd,
-                       uint32_t patches)
+/* Read as netlink_rcv_skb() reads it. */
+int fns_policy_allows_request(int family, const uint8_t *data, uint32_t len, const uint32_t *offsets, const int *fd,
+                              uint32_t patches)
 {
     struct request r = {data, offsets, patches};
     struct span rest = {data, len};
@@ -331,7 +303,7 @@ int fns_policy_request(int family, const uint8_t *data, uint32_t len, const uint
     if (!restricted())
         return 1;
     for (uint32_t i = 0; i < patches; i++)
-        if (!fns_policy_fd(fd[i]))
+        if (!fns_policy_allows_fd(fd[i]))
             return 0;
     if (family != NETLINK_ROUTE)
         return 1;

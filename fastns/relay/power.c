@@ -1,5 +1,8 @@
-/* The least power the proxy can do its work with: capabilities, no_new_privs, a seccomp filter. */
-#include "proxy.h"
+/* The least power the proxy can do its work with: capabilities, no_new_privs, a seccomp filter.
+ * It gives up and never asks for more; what all the other files ask the kernel for is in its table of calls.
+ * Called by start.c, last of all before the first request.
+ */
+#include "power.h"
 
 #include <fcntl.h>
 #include <linux/audit.h>
@@ -9,7 +12,6 @@
 #include <linux/seccomp.h>
 #include <linux/sockios.h>
 #include <sched.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
@@ -25,9 +27,6 @@
 #define ARCHITECTURE AUDIT_ARCH_S390X
 #endif
 
-#ifndef MADV_REMOVE
-#define MADV_REMOVE 9
-#endif
 #ifndef SECCOMP_RET_KILL_PROCESS
 #define SECCOMP_RET_KILL_PROCESS 0x80000000u
 #endif
@@ -38,8 +37,6 @@
 #define REFUSED SECCOMP_RET_KILL_PROCESS
 #endif
 
-/* Entering a namespace takes CAP_SYS_ADMIN over it, changing it CAP_NET_ADMIN, and hearing the
- * events of all namespaces that have an id there CAP_NET_BROADCAST. capabilities(7), netlink(7) */
 static int capabilities_drop(struct failure *f)
 {
     struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
@@ -73,7 +70,7 @@ struct rule {
     uint32_t value;
 };
 
-/* Everything the loop and what it calls can ask the kernel for. tests/power compares it with what strace sees. */
+/* Everything the loop and what it calls can ask the kernel for. tests/relay/power compares it with what strace sees. */
 static const struct rule rules[] = {
     {SYS_recvmsg, 0, ANY, 0},
     {SYS_sendto, 0, ANY, 0},

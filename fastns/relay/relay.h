@@ -1,4 +1,6 @@
-/* The proxy process after fork, and the ring both ends share. Never Python.h.
+/* What the caller and the proxy say to each other; what is in a ring is in ring.h. Never Python.h.
+ * Formats and numbers: no code and no state of either side.
+ * Both sides include it: fastns/core/ (the caller) and the files here that run in the proxy.
  *
  * One proxy serves one caller process. They share:
  * - a control socket (SOCK_SEQPACKET): fns_request / fns_reply, one answer to each request;
@@ -9,8 +11,6 @@
 #ifndef FASTNS_RELAY_H
 #define FASTNS_RELAY_H
 
-#include <stdatomic.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -20,13 +20,9 @@
 #define FNS_FDS_MAX 253u               /* descriptors of one message: SCM_MAX_FD of unix(7) */
 #define FNS_INLINE_MAX (128u * 1024u)  /* larger requests travel in a sealed memfd */
 #define FNS_REQUEST_MAX (64u * 1024u * 1024u)
-#define FNS_RING_MIN (64u * 1024u)
-#define FNS_RING_MAX (1u << 30)
-#define FNS_RING_HEADER 4096u          /* bytes before the ring's data */
-#define FNS_LOOK_NS 40000              /* how long the caller looks for an answer before it sleeps */
 #define FNS_DIR_MAX 255u
-#define FNS_ALLOWED_MAX 16384u           /* namespaces of a policy */
-#define FNS_BUFFER_MAX (256u << 20)      /* bytes of a socket buffer */
+#define FNS_ALLOWED_MAX 16384u         /* namespaces of a policy */
+#define FNS_BUFFER_MAX (256u << 20)    /* bytes of a socket buffer */
 
 /* Control socket. */
 enum fns_op {
@@ -41,17 +37,6 @@ enum fns_op {
     FNS_SEAL = 9,     /* the list is complete: nothing else is possible before, no FNS_ALLOW afterwards */
     FNS_NETNS = 10    /* a descriptor of the channel's namespace */
 };
-
-/* The step that failed; fns_stage_name() is the name of its system call. */
-enum fns_stage {
-    FNS_AT_PROTOCOL = 0, FNS_AT_OPEN, FNS_AT_NSTYPE, FNS_AT_SETNS, FNS_AT_SOCKET, FNS_AT_SETSOCKOPT,
-    FNS_AT_GETSOCKOPT, FNS_AT_BIND, FNS_AT_GETSOCKNAME, FNS_AT_MEMFD, FNS_AT_FTRUNCATE, FNS_AT_SEAL,
-    FNS_AT_MMAP, FNS_AT_SOCKETPAIR, FNS_AT_EPOLL, FNS_AT_SENDMSG, FNS_AT_SENDTO, FNS_AT_RECVMSG, FNS_AT_CLONE,
-    FNS_AT_LIMIT, FNS_AT_POLICY, FNS_AT_SETSID, FNS_AT_DUP, FNS_AT_PRCTL, FNS_AT_CAPSET, FNS_AT_SECCOMP,
-    FNS_AT_SKNS,
-    FNS_AT_COUNT
-};
-const char *fns_stage_name(uint32_t stage);
 
 enum fns_open_flags {
     FNS_OPEN_EXT_ACK = 1, FNS_OPEN_STRICT = 2, FNS_OPEN_ALL_NSID = 4, FNS_OPEN_CAP_ACK = 8,
@@ -81,7 +66,7 @@ struct fns_reply {
     uint32_t op;
     uint32_t id;
     int32_t err;      /* 0 or errno */
-    uint32_t stage;
+    uint32_t stage;   /* the step that failed: stage.h */
     uint32_t chan;
     uint32_t len;     /* bytes that follow */
     uint32_t a, b;    /* portid and groups; ring size */
@@ -116,64 +101,6 @@ enum fns_message_flags {
     FNS_MESSAGE_KNOWN = 1
 };
 
-/* The ring. Positions count bytes and never go back; the record at `pos` is at offset (pos - base) % size.
- * `base` moves only while the ring is empty, to start again at the first page. */
-enum fns_record_type {
-    FNS_DATA = 1,      /* one netlink datagram */
-    FNS_SKIP = 2,      /* nothing: fills the end before a wrap */
-    FNS_OVERRUN = 3,   /* the kernel dropped datagrams here: fns_error, detail is how many, 0: not known */
-    FNS_ERROR = 4,     /* sendto failed: fns_error */
-    FNS_TRUNCATED = 5, /* a datagram larger than the ring was dropped: fns_error, detail is its size */
-    FNS_FOREIGN = 6    /* one netlink datagram from another namespace, and the int32_t id of that (all_ns) */
-};
-
-struct fns_record {
-    uint32_t len;      /* bytes after this header; the next record starts 8-aligned */
-    uint32_t type;
-};
-
-struct fns_error {
-    int32_t err;
-    uint32_t detail;
-};
-
-struct fns_ring {
-    uint32_t magic, reserved;
-    uint64_t size;
-    char pad0[48];
-    /* written by the proxy */
-    _Atomic uint64_t head;
-    _Atomic uint64_t base;
-    _Atomic uint32_t cpu;    /* where it last worked */
-    char pad1[44];
-    /* written by the caller */
-    _Atomic uint64_t tail;
-    char pad2[56];
-    /* both: 0 asks for a doorbell with the next record; 1 asks for FNS_SPACE when records are freed */
-    _Atomic uint32_t bell;
-    char pad3[60];
-    _Atomic uint32_t want;
-    char pad4[60];
-};
-
-/* The caller's end of a ring. Trusts nothing in it: no read outside data[0..size). */
-struct fns_reader {
-    struct fns_ring *ring;
-    const uint8_t *data;
-    uint64_t size;
-    uint64_t tail;
-    uint64_t end;      /* position after the record fns_ring_next() returned */
-    uint64_t head;     /* last head seen, so that a drained batch reads the shared word once */
-};
-
-int fns_ring_attach(struct fns_reader *reader, void *map, size_t map_len);
-int fns_ring_next(struct fns_reader *reader, const uint8_t **payload, uint32_t *len, uint32_t *type);
-int fns_ring_release(struct fns_reader *reader);
-int fns_ring_empty(struct fns_reader *reader);
-int fns_ring_look(struct fns_reader *reader);
-int fns_ring_arm(struct fns_reader *reader);
-int fns_ring_disarm(struct fns_reader *reader);
-
 enum fns_config_flags {
     FNS_CONFIG_RESTRICTED = 1,   /* only namespaces of the list */
     FNS_CONFIG_READ_ONLY = 2     /* CAP_NET_ADMIN is given away */
@@ -187,8 +114,5 @@ struct fns_config {
     uint32_t families;       /* bit n: NETLINK family n */
     char run_dir[FNS_DIR_MAX + 1];   /* where names are looked up, no trailing slash */
 };
-
-pid_t fns_relay_fork(const struct fns_config *config);
-pid_t fns_relay_wait(pid_t pid, int *status, int block);
 
 #endif

@@ -1,30 +1,19 @@
-/* The caller's end of the ring. */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
-#include "relay.h"
+/* Both ends of the ring: the order in which the shared words are written and read, so that neither end waits in vain.
+ * Touches the memory of the ring and what it is handed: no socket, no channel, no static state.
+ * channel.pxi calls the first half in the caller's process, channel.c the second half in the proxy.
+ */
+#include "ring.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
-static const char *const stage_names[FNS_AT_COUNT] = {
-    "the proxy's protocol", "open", "ioctl(NS_GET_NSTYPE)", "setns", "socket", "setsockopt",
-    "getsockopt", "bind", "getsockname", "memfd_create", "ftruncate", "fcntl(F_ADD_SEALS)",
-    "mmap", "socketpair", "epoll_ctl", "sendmsg", "sendto", "recvmsg", "clone",
-    "the proxy's channel limit", "the proxy's policy", "setsid", "dup2", "prctl", "capset", "seccomp",
-    "ioctl(SIOCGSKNS)",
-};
+enum { RESET_BYTES = 16 * 1024, TRIM_BYTES = 1024 * 1024, TRIM_ALIGN = 64 * 1024 };
 
-const char *fns_stage_name(uint32_t stage)
-{
-    return stage < FNS_AT_COUNT ? stage_names[stage] : "?";
-}
-
-static uint64_t record_space(uint64_t len)
-{
-    return (sizeof(struct fns_record) + len + 7u) & ~(uint64_t)7u;
-}
+/* ---- The caller's end ------------------------------------------------------------------------------- */
 
 /* 0, or -1 when the mapping does not hold a ring of the size it claims. */
 int fns_ring_attach(struct fns_reader *reader, void *map, size_t map_len)
@@ -68,7 +57,7 @@ int fns_ring_next(struct fns_reader *reader, const uint8_t **payload, uint32_t *
             return -1;
         offset = (pos - base) & (reader->size - 1);
         memcpy(&record, reader->data + offset, sizeof(record));
-        space = record_space(record.len);
+        space = fns_ring_space(record.len);
         if (space > reader->size - offset || space > reader->head - pos)
             return -1;
         if (record.type != FNS_SKIP) {
@@ -87,7 +76,7 @@ int fns_ring_release(struct fns_reader *reader)
 {
     reader->tail = reader->end;
     atomic_store_explicit(&reader->ring->tail, reader->tail, memory_order_release);
-    /* Pairs with the fence in chan_stall(): either the proxy sees this tail or we see its want. */
+    /* Pairs with the fence in fns_ring_await(): either the proxy sees this tail or we see its want. */
     atomic_thread_fence(memory_order_seq_cst);
     if (atomic_load_explicit(&reader->ring->want, memory_order_relaxed) == 0)
         return 0;
@@ -133,8 +122,8 @@ int fns_ring_look(struct fns_reader *reader)
 /* Asks for a doorbell with the next record. 1 when a record is there already. */
 int fns_ring_arm(struct fns_reader *reader)
 {
-    atomic_store(&reader->ring->bell, 0);
-    /* Pairs with the fence in chan_bell(): either the proxy sees the 0 or we see its record. */
+    atomic_store(&reader->ring->bell, FNS_BELL_ASKED);
+    /* Pairs with the fence in fns_ring_answer(): either the proxy sees the 0 or we see its record. */
     atomic_thread_fence(memory_order_seq_cst);
     return !fns_ring_empty(reader);
 }
@@ -142,5 +131,202 @@ int fns_ring_arm(struct fns_reader *reader)
 /* Takes the request back. 1 when that worked, 0 when the proxy rings or has rung. */
 int fns_ring_disarm(struct fns_reader *reader)
 {
-    return atomic_exchange(&reader->ring->bell, 1) == 0;
+    return atomic_exchange(&reader->ring->bell, FNS_BELL_QUIET) == FNS_BELL_ASKED;
+}
+
+/* ---- The proxy's end -------------------------------------------------------------------------------- */
+
+static void ring_start(struct fns_writer *w, void *map, uint64_t size)
+{
+    w->ring = map;
+    w->data = (uint8_t *)map + FNS_RING_HEADER;
+    w->size = size;
+    memset(w->ring, 0, sizeof(*w->ring));
+    w->ring->magic = FNS_MAGIC;
+    w->ring->size = size;
+    atomic_store(&w->ring->bell, FNS_BELL_QUIET);
+}
+
+/* A ring in a memfd that neither side can resize: what is mapped stays mapped. */
+static int ring_create(struct fns_writer *w, uint64_t size, struct failure *f)
+{
+    size_t bytes = FNS_RING_HEADER + size;
+    int fd = memfd_create("fastns-ring", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+    void *map;
+
+    if (fd < 0 && errno == EINVAL)
+        fd = memfd_create("fastns-ring", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return failed(f, FNS_AT_MEMFD, errno);
+    if (ftruncate(fd, (off_t)bytes) < 0) {
+        failed(f, FNS_AT_FTRUNCATE, errno);
+    } else if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+        failed(f, FNS_AT_SEAL, errno);
+    } else if ((map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)) == MAP_FAILED) {
+        failed(f, FNS_AT_MMAP, errno);
+    } else {
+        ring_start(w, map, size);
+        return fd;
+    }
+    close(fd);
+    return -1;
+}
+
+/* The ring of that closed channel. 0: there is none of that size. */
+static int ring_again(struct fns_writer *w, struct fns_spares *spares, uint32_t number, uint64_t size)
+{
+    for (uint32_t i = 0; i < FNS_RING_SPARES; i++) {
+        if (spares->at[i].map != NULL && spares->at[i].number == number && spares->at[i].size == size) {
+            ring_start(w, spares->at[i].map, size);
+            spares->at[i].map = NULL;
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* A ring of at least the bytes wanted, within the limits: that of the closed channel `number`, *memfd stays -1, or a
+ * new one. 0, or -1 and *f. */
+int fns_ring_get(struct fns_writer *w, struct fns_spares *spares, uint32_t number, uint32_t wanted, int *memfd,
+                 struct failure *f)
+{
+    uint64_t size = FNS_RING_MIN;
+
+    while (size < wanted && size < FNS_RING_MAX)
+        size <<= 1;
+    if (number != 0 && ring_again(w, spares, number, size))
+        return 0;
+    *memfd = ring_create(w, size, f);
+    return *memfd < 0 ? -1 : 0;
+}
+
+/* Gives the pages of a burst back. */
+static void ring_trim(struct fns_writer *w)
+{
+    if (w->high >= TRIM_BYTES) {
+        uint64_t keep = TRIM_ALIGN, end = w->high & ~(uint64_t)(TRIM_ALIGN - 1);
+        (void)madvise((uint8_t *)w->ring + keep, end - keep, MADV_REMOVE);
+        w->high = 0;
+    }
+}
+
+/* Keeps the ring of a channel that is being closed; the one kept longest goes. */
+void fns_ring_spare(struct fns_writer *w, struct fns_spares *spares, uint32_t number)
+{
+    uint32_t at = spares->next++ % FNS_RING_SPARES;
+
+    ring_trim(w);
+    if (spares->at[at].map != NULL)
+        munmap(spares->at[at].map, FNS_RING_HEADER + spares->at[at].size);
+    spares->at[at].map = w->ring;
+    spares->at[at].size = w->size;
+    spares->at[at].number = number;
+    w->ring = NULL;
+}
+
+/* Reads how far the caller has come. 0, or -1 when that is nowhere it could be. */
+int fns_ring_update(struct fns_writer *w)
+{
+    uint64_t tail = atomic_load_explicit(&w->ring->tail, memory_order_acquire);
+
+    if (tail - w->tail > w->head - w->tail || (tail & 7u) != 0)
+        return -1;
+    w->tail = tail;
+    if (tail != w->head)
+        return 0;
+    /* Empty. Such bursts may go on, and a new page costs more than what is copied into it. */
+    if (w->head - w->emptied[1] < w->high / 4)
+        ring_trim(w);
+    w->emptied[1] = w->emptied[0];
+    w->emptied[0] = w->head;
+    if (w->head - w->base >= RESET_BYTES) {
+        /* Start again at the first page. */
+        w->base = w->head;
+        atomic_store_explicit(&w->ring->base, w->base, memory_order_relaxed);
+    }
+    return 0;
+}
+
+/* Room for a record with len bytes of payload, in one piece: where its payload goes, or NULL. */
+uint8_t *fns_ring_reserve(struct fns_writer *w, uint64_t len)
+{
+    uint64_t space = fns_ring_space(len);
+    uint64_t offset = (w->head - w->base) & (w->size - 1);
+    uint64_t room = w->size - (w->head - w->tail);
+    uint64_t to_end = w->size - offset;
+
+    if (space > to_end) {
+        struct fns_record skip = {(uint32_t)(to_end - sizeof(skip)), FNS_SKIP};
+        if (to_end + space > room)
+            return NULL;
+        memcpy(w->data + offset, &skip, sizeof(skip));
+        w->head += to_end;   /* published together with the record that follows */
+        offset = 0;
+        w->high = w->size;
+    } else if (space > room) {
+        return NULL;
+    }
+    return w->data + offset + sizeof(struct fns_record);
+}
+
+/* The largest payload fns_ring_reserve() gives without a skip. */
+uint64_t fns_ring_room(const struct fns_writer *w)
+{
+    uint64_t to_end = w->size - ((w->head - w->base) & (w->size - 1));
+    uint64_t room = w->size - (w->head - w->tail);
+    uint64_t space = room < to_end ? room : to_end;
+
+    return space < sizeof(struct fns_record) ? 0 : space - sizeof(struct fns_record);
+}
+
+void fns_ring_publish(struct fns_writer *w, uint8_t *payload, uint32_t len, uint32_t type)
+{
+    struct fns_record record = {len, type};
+
+    memcpy(payload - sizeof(record), &record, sizeof(record));
+    w->head += fns_ring_space(len);
+    if (w->head - w->base < w->size && w->head - w->base > w->high)
+        w->high = w->head - w->base;
+    atomic_store_explicit(&w->ring->head, w->head, memory_order_release);
+}
+
+/* The ring is full. 0 when the caller will say so once it is not, 1 when there is room after all, -1 as above. */
+int fns_ring_await(struct fns_writer *w)
+{
+    uint64_t before = w->tail;
+
+    atomic_store(&w->ring->want, 1);
+    atomic_thread_fence(memory_order_seq_cst);   /* pairs with fns_ring_release() */
+    if (fns_ring_update(w) < 0)
+        return -1;
+    if (w->tail == before)
+        return 0;
+    atomic_store(&w->ring->want, 0);
+    return 1;
+}
+
+/* What fns_ring_arm() asked for. 1 when the doorbell is to be sent now. */
+int fns_ring_answer(struct fns_writer *w)
+{
+    uint32_t asked = FNS_BELL_ASKED, rung = FNS_BELL_RUNG;
+
+    atomic_thread_fence(memory_order_seq_cst);   /* pairs with fns_ring_arm() */
+    if (atomic_load_explicit(&w->ring->bell, memory_order_relaxed) != FNS_BELL_ASKED
+        || !atomic_compare_exchange_strong(&w->ring->bell, &asked, FNS_BELL_RUNG))
+        return 0;
+    /* It may have asked behind the last record: the next one rings. But if it counts on this one by now, it gets it. */
+    return !(atomic_load(&w->ring->tail) == atomic_load(&w->ring->head)
+             && (atomic_compare_exchange_strong(&w->ring->bell, &rung, FNS_BELL_ASKED) || rung == FNS_BELL_ASKED));
+}
+
+/* The doorbell is sent whether the caller has asked or not, so that what it asked is answered. */
+void fns_ring_quiet(struct fns_writer *w)
+{
+    atomic_store(&w->ring->bell, FNS_BELL_QUIET);
+}
+
+/* Says where the proxy runs: fns_ring_look(). */
+void fns_ring_worked(struct fns_writer *w)
+{
+    atomic_store_explicit(&w->ring->cpu, (uint32_t)sched_getcpu(), memory_order_relaxed);
 }

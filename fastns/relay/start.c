@@ -1,14 +1,20 @@
-/* The proxy process from fork to loop: what it sheds before it serves. */
-#include "proxy.h"
+/* The proxy process from fork to loop: what it sheds before it serves.
+ * Nothing of the caller's may stay: descriptors, memory, signal handlers. It reads no message.
+ * fastns/core/relay.pxi calls it in the caller's process; behind the fork this calls all the rest.
+ */
+#include "start.h"
+#include "channel.h"
+#include "control.h"
+#include "loop.h"
+#include "netns.h"
+#include "power.h"
 
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -279,41 +285,8 @@ static void __attribute__((noinline, unused)) memory_shed(void)
     }
 }
 
-static int parent_watch(void)
-{
-    struct epoll_event event = {.events = EPOLLIN, .data.u64 = tag(KIND_PARENT, 0, 0)};
-    pid_t parent = getppid();
-
-    /* 0: the parent is in another PID namespace, so only the end of file tells. */
-    if (parent == 0) {
-        proxy.config.parent = 0;
-        return 0;
-    }
-#ifdef SYS_pidfd_open
-    proxy.parent = (int)syscall(SYS_pidfd_open, parent, 0);
-#endif
-    if (getppid() != parent || parent != proxy.config.parent)
-        return -1;
-    if (proxy.parent >= 0)
-        (void)epoll_ctl(proxy.epoll, EPOLL_CTL_ADD, proxy.parent, &event);
-    return 0;
-}
-
-static int home_find(void)
-{
-    struct stat st;
-
-    proxy.home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
-    if (proxy.home < 0 || fstat(proxy.home, &st) < 0)
-        return -1;
-    proxy.here_dev = st.st_dev;
-    proxy.here_ino = st.st_ino;
-    return setns(proxy.home, CLONE_NEWNET);
-}
-
 static int prepare(struct failure *f)
 {
-    struct epoll_event event = {.events = EPOLLIN, .data.u64 = tag(KIND_CONTROL, 0, 0)};
     size_t bytes;
     void *table;
 
@@ -337,12 +310,9 @@ static int prepare(struct failure *f)
     if (table == MAP_FAILED)
         return failed(f, FNS_AT_MMAP, errno);
     proxy.chans = table;
-    proxy.epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (proxy.epoll < 0 || epoll_ctl(proxy.epoll, EPOLL_CTL_ADD, proxy.config.control, &event) < 0)
-        return failed(f, FNS_AT_EPOLL, errno);
-    if (parent_watch() < 0)
-        return failed(f, FNS_AT_PROTOCOL, ECHILD);
-    proxy.can_return = home_find() == 0;
+    if (fns_loop_prepare(f) < 0)
+        return -1;
+    proxy.can_return = fns_netns_find_home() == 0;
     proxy.sealed = (proxy.config.flags & FNS_CONFIG_RESTRICTED) == 0;
     return fns_power_drop(f);
 }
@@ -365,18 +335,12 @@ static void __attribute__((noreturn, noinline)) child_run(void)
     struct failure f = {0, 0};
     int ready = prepare(&f);
 
-    fns_reply_start(FNS_HELLO, FNS_MAGIC);
-    proxy.reply.head.err = f.err;
-    proxy.reply.head.stage = f.stage;
-    if (fns_reply_send() == 0 && ready == 0)
-        fns_serve();
+    if (fns_control_hello(&f) == 0 && ready == 0)
+        fns_loop_run();
     finish(ready == 0 ? 0 : 1);
 }
 
-/* Starts the proxy; its pid, or -errno. The clone is raw: no fork handler of any library runs in a child that
- * will never use that library. Without an exit signal the caller's SIGCHLD handlers and its wait(-1) never
- * meet this child; fns_relay_wait() does. */
-pid_t fns_relay_fork(const struct fns_config *config)
+pid_t fns_start_fork(const struct fns_config *config)
 {
     sigset_t every, before;
     long pid;
@@ -396,8 +360,7 @@ pid_t fns_relay_fork(const struct fns_config *config)
     return (pid_t)pid;
 }
 
-/* pid when it has ended, 0 when it runs, -errno (ECHILD: somebody else took its status). */
-pid_t fns_relay_wait(pid_t pid, int *status, int block)
+pid_t fns_start_wait(pid_t pid, int *status, int block)
 {
     pid_t got = waitpid(pid, status, __WALL | (block ? 0 : WNOHANG));
 

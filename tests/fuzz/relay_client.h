@@ -1,4 +1,6 @@
 /* A client of the proxy in C, for the programs that test it without an interpreter. */
+#include "ring.h"
+#include "start.h"
 #include "proxy.h"
 
 #include <dirent.h>
@@ -59,7 +61,7 @@ struct channel {
 
 static ssize_t send_fds(int sock, const void *data, size_t len, const int *fds, int count)
 {
-    union fns_control c;
+    union { struct cmsghdr align; char bytes[CMSG_SPACE(sizeof(int) * FNS_FDS_MAX)]; } c;
     struct iovec iov = {(void *)(uintptr_t)data, len};
     struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 
@@ -90,7 +92,7 @@ static int reply_get(struct client *c, uint32_t id, uint8_t *buf, int fds[2], in
         int left = (int)((end - now()) * 1000);
         if (poll(&p, 1, left > 0 ? left : 0) <= 0)
             return 0;
-        got = fns_receive(c->control, buf, FNS_REPLY_MAX, &got_fds);
+        got = fns_proxy_receive(c->control, buf, FNS_REPLY_MAX, &got_fds);
         if (got == -EAGAIN)
             continue;
         if (got <= 0) {
@@ -126,7 +128,7 @@ static int call(struct client *c, uint32_t op, uint32_t chan, const void *data, 
         struct fds got;
         if (errno != EAGAIN || now() > end)
             fail("the control socket takes nothing");
-        while (fns_receive(c->control, drop, sizeof(drop), &got) > 0)
+        while (fns_proxy_receive(c->control, drop, sizeof(drop), &got) > 0)
             fds_close(&got);
         usleep(200);
     }

@@ -161,7 +161,7 @@ static void start(struct client *c, uint32_t flags)
     config.control = pair[1];
     c->control = pair[0];
     c->id = 0;
-    c->pid = fns_relay_fork(&config);
+    c->pid = fns_start_fork(&config);
     close(pair[1]);
     if (c->pid <= 0)
         fail("fork");
@@ -172,7 +172,7 @@ static int stop(struct client *c)
     int status;
 
     close(c->control);
-    while (fns_relay_wait(c->pid, &status, 1) == -EINTR)
+    while (fns_start_wait(c->pid, &status, 1) == -EINTR)
         ;
     return status;
 }
@@ -194,7 +194,7 @@ static int hello(struct client *c)
 
     if (poll(&p, 1, 20000) != 1)
         say("no hello", shared->call, shared->after);
-    got = fns_receive(c->control, buf, sizeof(buf), &fds);
+    got = fns_proxy_receive(c->control, buf, sizeof(buf), &fds);
     fds_close(&fds);
     if (got < (ssize_t)sizeof(reply))
         return -1;
@@ -558,10 +558,10 @@ static void check_arguments(void)
     struct fns_reader reader;
     char *map = calloc(1, FNS_RING_HEADER + FNS_RING_MIN);
 
-    if (fns_relay_fork(&config) != -EINVAL)
+    if (fns_start_fork(&config) != -EINVAL)
         fail("no channels");
     config.max_channels = 0x10000;
-    if (fns_relay_fork(&config) != -EINVAL)
+    if (fns_start_fork(&config) != -EINVAL)
         fail("too many channels");
     if (strcmp(fns_stage_name(FNS_AT_SETNS), "setns") != 0 || strcmp(fns_stage_name(4000), "?") != 0)
         fail("names of steps");

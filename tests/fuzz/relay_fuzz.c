@@ -8,6 +8,8 @@
  * Prints nothing and exits 0 when all held; says what did not and exits 1 otherwise.
  */
 #include "relay_client.h"
+#include "policy.h"
+#include "power.h"
 
 /* ---- A hostile one ---------------------------------------------------------------------------------- */
 
@@ -203,7 +205,7 @@ static void round_proxy(void)
         fail("socketpair");
     config.control = pair[1];
     c.control = pair[0];
-    c.pid = fns_relay_fork(&config);
+    c.pid = fns_start_fork(&config);
     close(pair[1]);
     if (c.pid <= 0 || !reply_get(&c, FNS_MAGIC, buf, fds, 20000) || ((struct fns_reply *)(void *)buf)->err != 0)
         fail("no proxy");
@@ -252,7 +254,7 @@ static void round_proxy(void)
         }
         if (reads) {
             struct fds got;
-            while (fns_receive(c.control, buf, sizeof(buf), &got) > 0)
+            while (fns_proxy_receive(c.control, buf, sizeof(buf), &got) > 0)
                 fds_close(&got);
         }
         if (action % 10 == 9)
@@ -297,7 +299,7 @@ static void round_ring(void)
     while (at + 16 < size) {
         struct fns_record r = {rnd(20) == 0 ? odd_number() : rnd(3000), rnd(7)};
         memcpy(map + FNS_RING_HEADER + at, &r, sizeof(r));
-        at += record_space(r.len) % size;
+        at += fns_ring_space(r.len) % size;
     }
     atomic_store(&ring->head, rnd(4) ? (at > size ? size : at) & ~7ull : odd_number());
     atomic_store(&ring->base, rnd(4) ? 0 : odd_number());
@@ -348,7 +350,7 @@ static void round_policy(void)
             break;
     }
     proxy.config.flags = FNS_CONFIG_RESTRICTED;
-    (void)fns_policy_request(NETLINK_ROUTE, data, len, &offset, &fd, 0);
+    (void)fns_policy_allows_request(NETLINK_ROUTE, data, len, &offset, &fd, 0);
     free(data);
 }
 
