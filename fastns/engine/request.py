@@ -228,7 +228,7 @@ class Conversation:
         self.failed: Any = None
 
     def rounds(self) -> tuple[tuple[Any, ...]]:
-        """For each time that something ends the answer, the arguments of `submit`: none, the request was sent."""
+        """As of a dump; there is one, and its request was sent."""
         return ((),)
 
     def take(self, data: Any) -> list[Any]:
