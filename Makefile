@@ -1,5 +1,5 @@
 # make run     build in an environment of its own and show fastns at work on real namespaces
-# make test    the same set-up, then the whole test suite
+# make test    the same set-up, then every test with few generated examples   make test-all   with all of them
 # make bench   the benchmarks, into README.md and docs   make lint   the checks of the source
 # make soak    everything at random for ten minutes: ARGS='--seconds N --seed N --resume FILE'
 # make coverage  what of the proxy's C the tests reach
@@ -17,16 +17,28 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 SOURCES := setup.py pyproject.toml MANIFEST.in LICENSE \
 	$(filter-out fastns/_core.c fastns/_codec.c, \
 	$(foreach kind,py pyx pxi pxd pyi c h,$(wildcard fastns/*.$(kind) fastns/*/*.$(kind))))
+# A worker is a process in namespaces of its own. On the machine's own they would meet: one then, this one.
+WORKERS := $(if $(filter-out 0,$(FASTNS_TEST_HOST)),,-n auto --maxprocesses 4 --dist worksteal)
 ROOTLESS := $(if $(filter 0,$(shell id -u)),,$(BIN)/fastns rootless --)
 
-.PHONY: run test bench lint docs soak coverage power clean
+.PHONY: run test test-all bench lint docs soak coverage power consumers clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/built
 	$(BIN)/fastns demo $(ARGS)
 
+# What is generated, repeated or fuzzed for as long as one likes, for as long as one likes to wait.
+test: export FASTNS_EXAMPLES ?= 10
+test: export FASTNS_LEAK_CYCLES ?= 500
+test: export FASTNS_STORMS ?= 3
+test: export FASTNS_FUZZ_SECONDS ?= 1
 test: $(VENV)/test
-	$(ROOTLESS) $(BIN)/pytest $(ARGS)
+	@echo "about 4 minutes on two cores; make test-all runs everything, about 10 minutes"
+	$(ROOTLESS) $(BIN)/pytest $(WORKERS) $(ARGS)
+
+test-all: $(VENV)/test
+	@echo "about 10 minutes on two cores"
+	$(ROOTLESS) $(BIN)/pytest $(WORKERS) $(ARGS)
 
 bench: $(VENV)/bench $(VENV)/old
 	mkdir -p .benchmarks

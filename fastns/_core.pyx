@@ -38,7 +38,7 @@ cdef object os_error(int err, str call, object filename=None):
     return OSError(err, f"{call}: {os.strerror(err)}", filename)
 
 
-# Each part uses those before it, none of those behind it.
+# Each part is built on those before it; a connection and its channels are one pair.
 include "core/extern.pxi"     # the relay's C, as the parts call it
 include "core/ns.pxi"         # entering, making and removing namespaces; devices, settings, watches
 include "core/sock.pxi"       # a netlink socket of this process

@@ -16,14 +16,16 @@ from typing import Iterator
 import pytest
 from guard import leaks, look
 from hypothesis import HealthCheck, settings
-from isolation import RUN_DIR, STRICT, acquire, need_privilege, privilege, unavailable
+from isolation import ON_HOST, RUN_DIR, STRICT, acquire, need_privilege, unavailable
 
 from fastns._core import RelayChannel
 from fastns.iproute import NetNS
 from fastns.proxy import Proxy
 
-# A gate gives the same answer twice; everything else looks for what is new.
+# A gate gives the same answer twice; everything else looks for what is new. The workers of a parallel session take it
+# from the environment.
 SEED = int(os.environ.get("FASTNS_SEED") or (1 if STRICT else secrets.randbits(32)))
+os.environ["FASTNS_SEED"] = str(SEED)
 
 settings.register_profile(
     "fastns",
@@ -39,9 +41,17 @@ FAILURE = pytest.StashKey[BaseException]()
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
+    in_workers = config.pluginmanager.hasplugin("dsession")  # others run the tests, each in namespaces of its own
+    if in_workers and ON_HOST:
+        raise pytest.UsageError("FASTNS_TEST_HOST=1: tests beside each other would meet on the machine; without -n")
+    rights = acquire(isolate=not in_workers and not ON_HOST).reason
+    where = "this machine" if ON_HOST else "own network and mount namespace" + " of each worker" * in_workers
+    return [f"fastns: FASTNS_SEED={SEED}, namespaces: {rights or where}"]
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Before a module of tests is imported, in a worker too, which shows no header."""
     acquire()
-    rights = privilege.reason or ("own network and mount namespace" if privilege.isolated else "this machine")
-    return [f"fastns: FASTNS_SEED={SEED}, namespaces: {rights}"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -97,7 +107,6 @@ def let_go(error: BaseException | None) -> None:
 @pytest.fixture(autouse=True)
 def leak_guard(request: pytest.FixtureRequest) -> Iterator[None]:
     """Nothing a test opens, starts or mounts may outlive it."""
-    acquire()
     before = look()
     yield
     let_go(request.node.stash.get(FAILURE, None))

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 from collections import deque
 from pathlib import Path
 
@@ -182,8 +183,14 @@ def real_namespace() -> None:
         link set eth1 up
         netns add test
     """
+    with open("/proc/sys/net/ipv6/conf/default/accept_dad", "w") as accept_dad:
+        accept_dad.write("0")
     for command in commands.strip().splitlines():
         subprocess.run(["ip", *command.split()], check=True)
+    # or the one library's examples see the kernel's own addresses and routes come, and the other's do not
+    shown = ["ip", "-6", "-o", "addr", "show", "scope", "link", "-tentative"]
+    while len(subprocess.run(shown, check=True, capture_output=True).stdout.splitlines()) < 2:
+        time.sleep(0.01)
 
 
 def jobs(mock: bool) -> dict[str, list[str]]:

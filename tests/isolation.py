@@ -58,22 +58,25 @@ class Privilege:
         self.isolated = False
         self.passing: set[str] = set()  # where the machine mounts what comes and goes: namespaces, containers, logins
 
-    def acquire(self) -> None:
+    def acquire(self, isolate: bool = not ON_HOST) -> None:
         try:
-            if ON_HOST:
-                self._probe()
+            if isolate:
+                self._isolate()
             else:
-                unshare(CLONE_NEWNS | CLONE_NEWNET)
-                self.isolated = True
-                mount("none", "/", None, MS_REC | MS_PRIVATE)
-                with open("/proc/self/mountinfo", errors="surrogateescape") as lines:
-                    points = {line.split()[4] for line in lines}
-                self.passing = {point for point in points if point.startswith(("/run/", "/var/"))}
-                mount("tmpfs", os.path.realpath("/var/run"), "tmpfs")
-                os.mkdir(RUN_DIR, 0o755)
-                subprocess.run(["ip", "link", "set", "lo", "up"], check=True, capture_output=True)
+                self._probe()
         except (OSError, subprocess.CalledProcessError) as error:
             self.reason = f"no privilege over namespaces ({error})"
+
+    def _isolate(self) -> None:
+        unshare(CLONE_NEWNS | CLONE_NEWNET)
+        self.isolated = True
+        mount("none", "/", None, MS_REC | MS_PRIVATE)
+        with open("/proc/self/mountinfo", errors="surrogateescape") as lines:
+            points = {line.split()[4] for line in lines}
+        self.passing = {point for point in points if point.startswith(("/run/", "/var/"))}
+        mount("tmpfs", os.path.realpath("/var/run"), "tmpfs")
+        os.mkdir(RUN_DIR, 0o755)
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True, capture_output=True)
 
     @staticmethod
     def _probe() -> None:
@@ -88,12 +91,13 @@ privilege = Privilege()
 _acquired = False
 
 
-def acquire() -> Privilege:
-    """Idempotent; called once the test session is known to be the one that runs the tests."""
+def acquire(isolate: bool = not ON_HOST) -> Privilege:
+    """Idempotent; called once the test session is known to be the one that runs the tests. Without `isolate` this
+    process stays where it is and only finds out what it may do."""
     global _acquired
     if not _acquired:
         _acquired = True
-        privilege.acquire()
+        privilege.acquire(isolate)
     return privilege
 
 

@@ -14,13 +14,11 @@ from typing import Any, Callable
 
 import pytest
 from guard import children, close_shared_proxy, descriptors, threads
-from isolation import acquire
 
 import fastns
 import fastns.netns as fnetns
 
 pytestmark = pytest.mark.root
-acquire()
 
 CYCLES = int(os.environ.get("FASTNS_LEAK_CYCLES", "10000"))
 SLACK = 768 << 10  # bytes: what an allocator's arenas may move without anything being lost

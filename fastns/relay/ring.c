@@ -90,7 +90,7 @@ int fns_ring_empty(struct fns_reader *reader)
     return atomic_load_explicit(&reader->ring->head, memory_order_acquire) == reader->tail;
 }
 
-static inline void pause_briefly(void)
+static void pause_briefly(void)
 {
 #if defined(__x86_64__)
     __builtin_ia32_pause();

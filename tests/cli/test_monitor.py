@@ -11,7 +11,7 @@ import sys
 import threading
 
 import pytest
-from cli.running import COMMAND, ENV, Background, Terminal, ip, run, wait_for
+from cli.running import COMMAND, ENV, Background, Terminal, ip, run
 
 pytest.importorskip("click", reason="python: click is not installed")
 pytest.importorskip("rich", reason="python: rich is not installed")
@@ -167,17 +167,34 @@ def test_errors(netns: str) -> None:
     assert run("monitor", "-g", "nonsense", code=2).stderr
 
 
+class Output(io.StringIO):
+    """What is printed, looked at line by line: a look at all of it, again and again, would leave the printer no time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost = False
+        self.complete = threading.Event()
+
+    def write(self, text: str) -> int:
+        for line in text.splitlines():
+            if '"lost"' in line:
+                self.lost = True
+            elif self.lost and '"resync-end", "complete": true' in line:
+                self.complete.set()
+        return super().write(text)
+
+
 @pytest.mark.root
 def test_loss_is_shown_and_the_state_read_anew(netns: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Buffers too small for a storm: at its place stands how much is missing, and behind it the state."""
-    out = io.StringIO()
+    out = Output()
     monkeypatch.setattr(sys, "stdout", out)
     options = {"groups": [7], "resync": 0.0, "initial": False, "rcvbuf": 5000, "ring_size": 65536}
     with Watcher(Printer(True, False, None), [netns], options) as watcher:
         with NetNS(netns, flags=0) as ns, ns.batch() as batch:
             for number in range(20_000):
                 batch.route("add", dst=f"10.9.{number >> 8}.{number & 255}", dst_len=32, type="blackhole")
-        ending = threading.Thread(target=lambda: (wait_for(lambda: complete(out)), ip("netns", "del", netns)))
+        ending = threading.Thread(target=lambda: (out.complete.wait(), ip("netns", "del", netns)))
         ending.start()
         watcher.run()
         ending.join()
@@ -187,13 +204,6 @@ def test_loss_is_shown_and_the_state_read_anew(netns: str, monkeypatch: pytest.M
     routes = {item["data"]["dst"] for item in items if item["event"] == "RTM_NEWROUTE"}
     assert len(routes) == 20_000
     assert events[-1] == "removed"
-
-
-def complete(out: io.StringIO) -> bool:
-    lines = out.getvalue().splitlines()
-    ends = [number for number, line in enumerate(lines) if '"resync-end", "complete": true' in line]
-    losses = [number for number, line in enumerate(lines) if '"lost"' in line]
-    return bool(ends and losses and ends[-1] > losses[-1])
 
 
 @pytest.mark.root

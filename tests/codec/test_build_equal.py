@@ -300,7 +300,7 @@ def test_build_equal(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run()
 
 
-@settings(max_examples=2000)
+@settings(max_examples=20 * settings().max_examples)
 @given(st.text(alphabet="0123456789abcdefABCDEF:.", min_size=2, max_size=24))
 @example("1:2:3:4:5:6:7::")
 @example("1:2:3:4:5:6:7:8::")

@@ -576,7 +576,7 @@ def test_socket_outlives_the_name(nsname):
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("libc", ["text", 5, object(), b"c"], ids=repr)
+@pytest.mark.parametrize("libc", ["text", 5, object(), b"c"], ids=["text", "number", "object", "bytes"])
 def test_libc_that_is_none(netns, missing, libc):
     before = here()
     for attempt in (

@@ -68,7 +68,7 @@ def test_bad_name_really_makes_no_system_call():
     survives(body)
 
 
-@pytest.mark.parametrize("ref", [3.5, [], {}, object(), True, ("a",)], ids=repr)
+@pytest.mark.parametrize("ref", [3.5, [], {}, object(), True, ("a",)], ids=["float", "list", "dict", "object", "bool", "tuple"])
 @pytest.mark.parametrize("function", EVERY)
 def test_wrong_type(function, ref):
     with pytest.raises(TypeError):

@@ -14,6 +14,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from relay.wire import (
     ACK,
     CREATE,
@@ -304,7 +305,7 @@ def test_handlers_that_raise_over_every_blocking_call(netns, transport, work):
 
         with warnings.catch_warnings(), Storm(handler):
             warnings.simplefilter("ignore", ResourceWarning)  # of what was made and never reached its name
-            for _ in range(40):
+            for _ in range(min(40, settings().max_examples)):
                 armed = True
                 try:
                     while armed:
