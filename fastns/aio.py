@@ -17,12 +17,11 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pyroute2.netlink.rtnl import RTMGRP_DEFAULTS
-
 from fastns import netns as netns_module
 from fastns.batch import Batch, BatchReport
 from fastns.engine.aio import AsyncEngine, OneAtATime
-from fastns.engine.transport import Handle, open_engine
+from fastns.engine.transport import open_engine
+from fastns.handle import Handle, InNamespace
 from fastns.monitor import Monitor
 from fastns.nspopen import NSPopen
 
@@ -237,7 +236,7 @@ async def slices(iterable: Any) -> AsyncIterator[list[Any]]:
         yield part
 
 
-class AsyncIPRoute(Handle, AsyncEngine):
+class AsyncIPRoute(Handle[AsyncBatch, AsyncMonitor], AsyncEngine):  # type: ignore[misc]
     """pyroute2's AsyncIPRoute, in the current namespace or in `netns`: the same arguments as `fastns.IPRoute`.
 
     `async with AsyncIPRoute() as ipr: links = [link async for link in await ipr.get_links()]`. To be used from one
@@ -248,32 +247,11 @@ class AsyncIPRoute(Handle, AsyncEngine):
         self.face = type(self).__name__
         open_engine(partial(AsyncEngine.__init__, self), options)
 
-    def monitor(
-        self,
-        groups: int | Iterable[int] | None = None,
-        resync: bool | float = False,
-        all_ns: bool = False,
-        *,
-        initial: bool = False,
-        rcvbuf: int = 0,
-        ring_size: int = 0,
-    ) -> AsyncMonitor:
-        """Events as they happen, without silent loss: arguments and items as `IPRoute.monitor`."""
-        return AsyncMonitor(
-            self,
-            groups=groups,
-            resync=resync,
-            all_ns=all_ns,
-            initial=initial,
-            rcvbuf=rcvbuf,
-            ring_size=ring_size,
-        )
+    def _batch(self, **options: Any) -> AsyncBatch:
+        return AsyncBatch(Batch(self, **options))
 
-    def batch(  # type: ignore[override]
-        self, *, errors: str = "raise", chunk: int | None = None, echo: bool | None = None
-    ) -> AsyncBatch:
-        """Many requests at a time, each accounted for: arguments as `IPRoute.batch`, methods are coroutines."""
-        return AsyncBatch(Batch(self, errors=errors, chunk=chunk, echo=echo))
+    def _monitor(self, **options: Any) -> AsyncMonitor:
+        return AsyncMonitor(self, **options)
 
     async def table(self, kind: str, /, **filters: Any) -> Table:
         """A dump in columns, made off the loop over a socket of its own: arguments as `IPRoute.table`."""
@@ -292,19 +270,8 @@ class AsyncIPRoute(Handle, AsyncEngine):
         self.close()
 
 
-class AsyncNetNS(AsyncIPRoute):
+class AsyncNetNS(InNamespace[AsyncBatch, AsyncMonitor], AsyncIPRoute):  # type: ignore[misc]
     """AsyncIPRoute inside the namespace `netns`, created if missing: arguments and flags as `fastns.NetNS`."""
-
-    def __init__(
-        self,
-        netns: Any = None,
-        flags: int = os.O_CREAT,
-        target: str | None = None,
-        libc: Any = None,
-        groups: int = RTMGRP_DEFAULTS,
-        **options: Any,
-    ) -> None:
-        super().__init__(netns, flags=flags, target=target, libc=libc, groups=groups, **options)
 
     async def remove(self) -> None:
         """Close the handle and remove the namespace from the run directory."""

@@ -107,9 +107,9 @@ class Batch(_codec.BatchBuffer):
         self,
         engine: Any,
         *,
-        errors: str = "raise",
-        chunk: int | None = None,
-        echo: bool | None = None,
+        errors: str,
+        chunk: int | None,
+        echo: bool | None,
     ) -> None:
         if errors not in ERRORS:
             raise ValueError(f"errors {errors!r} is none of {', '.join(ERRORS)}")

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import errno
 import functools
-import os
 from typing import TYPE_CHECKING, Any
 
 import pyroute2
 from pyroute2 import config
 from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST
-from pyroute2.netlink.rtnl import RTMGRP_DEFAULTS
 
 from fastns import _codec
 from fastns import netns as netns_module
 from fastns.engine.blocking import Engine
 from fastns.engine.request import RTNL_METHODS, Conversation, Request, Response, drive, iterate
-from fastns.engine.transport import Handle, open_engine
+from fastns.engine.transport import open_engine
+from fastns.handle import Handle, InNamespace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from typing_extensions import Self
 
@@ -49,7 +48,7 @@ PLAIN = frozenset(
 )
 
 
-class IPRoute(Handle, pyroute2.IPRoute):  # type: ignore[misc]
+class IPRoute(Handle["Batch", "Monitor"], pyroute2.IPRoute):  # type: ignore[misc]
     """The RTNL API of pyroute2's IPRoute, in the current namespace or in `netns`.
 
     `netns` is a name in the run directory, a path, an open descriptor or file; `pid=` is the namespace of a process.
@@ -166,25 +165,10 @@ class IPRoute(Handle, pyroute2.IPRoute):  # type: ignore[misc]
                 request.cleanup()
         return answers
 
-    def batch(self, *, errors: str = "raise", chunk: int | None = None, echo: bool | None = None) -> Batch:
-        """Many requests at a time: `with ns.batch() as b: b.route("add", dst="10.0.0.0/8", oif=2)`.
-
-        The batch has the methods of the handle that change something (`link`, `addr`, `route`, `rule`, `neigh`,
-        `fdb`, `tc`, `vlan_filter`, `brport`), `message` for raw requests, and `load` for iterables of any length.
-        Nothing is sent until a datagram is full or the block ends. Afterwards `results` has one entry for each item.
-
-        `errors`: "raise" sends everything and raises one BatchError at the end that names each failed item;
-        "collect" leaves the errors in `results`; "stop" raises behind the first datagram in which an item failed.
-        `chunk` is the largest number of items in a datagram, for "stop" the grain (default: as many as fit).
-        `echo` asks the kernel to send back what it made (NLM_F_ECHO), such as the index of a new link, at the price
-        of smaller datagrams; default: the handle's `nlm_echo`.
-
-        Uses a socket of its own, through the proxy when the handle does. Privilege: CAP_NET_ADMIN. Raises OSError,
-        BatchError. Source: netlink(7).
-        """
+    def _batch(self, **options: Any) -> Batch:
         from fastns.batch import Batch
 
-        return Batch(self.asyncore, errors=errors, chunk=chunk, echo=echo)
+        return Batch(self.asyncore, **options)
 
     def table(self, kind: str, /, **filters: Any) -> Table:
         """A dump in columns: "link", "addr", "route", "rule", "neigh", "fdb" or "nexthop".
@@ -201,40 +185,10 @@ class IPRoute(Handle, pyroute2.IPRoute):  # type: ignore[misc]
 
         return dump(self.asyncore, kind, filters)
 
-    def monitor(
-        self,
-        groups: int | Iterable[int] | None = None,
-        resync: bool | float = False,
-        all_ns: bool = False,
-        *,
-        initial: bool = False,
-        rcvbuf: int = 0,
-        ring_size: int = 0,
-    ) -> Monitor:
-        """Events as they happen: `for item in ns.monitor(): ...`, or `async for`.
-
-        `groups` is a mask (default: the handle's `groups`) or an iterable of group numbers. Events are received by
-        a proxy process while this one sleeps or is busy, by an own socket if the handle is direct. Where events
-        were dropped all the same there is a `Lost` item; with `resync` the state is then read anew, at most once a
-        second or once in that many seconds, between `ResyncBegin` and `ResyncEnd` items, so that a consumer that
-        applies the stream ends with the kernel's state. `initial` begins with reading it. `all_ns` also receives
-        the events of every namespace that has an id in the handle's, labelled with it.
-
-        `rcvbuf` is the kernel's buffer in bytes (default 64 MiB, beyond the system's limit where allowed), `ring_size`
-        the proxy's (default 32 MiB). Privilege: none to listen, CAP_NET_BROADCAST for `all_ns`. Raises OSError,
-        ProxyError when the proxy is gone. Source: rtnetlink(7), netlink(7).
-        """
+    def _monitor(self, **options: Any) -> Monitor:
         from fastns.monitor import Monitor
 
-        return Monitor(
-            self.asyncore,
-            groups=groups,
-            resync=resync,
-            all_ns=all_ns,
-            initial=initial,
-            rcvbuf=rcvbuf,
-            ring_size=ring_size,
-        )
+        return Monitor(self.asyncore, **options)
 
     def mock_data(self, data: bytes) -> None:
         """Have `get` return these bytes' messages, as if they had been received."""
@@ -342,37 +296,12 @@ for _name, _func in RTNL_METHODS.items():
         setattr(IPRoute, _name, _request_method(_name, _func))
 
 
-class NetNS(IPRoute, pyroute2.NetNS):  # type: ignore[misc]
+class NetNS(InNamespace["Batch", "Monitor"], IPRoute, pyroute2.NetNS):  # type: ignore[misc]
     """IPRoute inside the network namespace `netns`, which is created if it does not exist.
 
     `flags` as open(2): os.O_CREAT (default) creates a missing namespace, os.O_CREAT | os.O_EXCL insists on creating
     it (FileExistsError), 0 insists on its existence (FileNotFoundError). Everything else as `IPRoute`.
     """
-
-    def __init__(
-        self,
-        netns: Any = None,
-        flags: int = os.O_CREAT,
-        target: str | None = None,
-        libc: Any = None,
-        groups: int = RTMGRP_DEFAULTS,
-        *,
-        pid: int | None = None,
-        transport: str = "auto",
-        proxy: Any = None,
-        **socket_options: Any,
-    ) -> None:
-        super().__init__(
-            netns,
-            flags=flags,
-            target=target,
-            libc=libc,
-            groups=groups,
-            pid=pid,
-            transport=transport,
-            proxy=proxy,
-            **socket_options,
-        )
 
     def remove(self) -> None:
         """Close the handle and remove the namespace from the run directory. Also after `close`."""

@@ -98,12 +98,12 @@ class Monitor:
         self,
         engine: Any,
         *,
-        groups: int | Iterable[int] | None = None,
-        resync: bool | float = False,
-        all_ns: bool = False,
-        initial: bool = False,
-        rcvbuf: int = 0,
-        ring_size: int = 0,
+        groups: int | Iterable[int] | None,
+        resync: bool | float,
+        all_ns: bool,
+        initial: bool,
+        rcvbuf: int,
+        ring_size: int,
     ) -> None:
         self._closed = True  # until everything is there: see __del__
         if resync is not True and resync is not False and resync < 0:

@@ -42,6 +42,7 @@ ROOMS = {
     "aio": [],
     "nspopen": [],
     "iproute": [],
+    "handle": [],
     "batch": [],
     "monitor": [],
     "table": [],

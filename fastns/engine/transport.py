@@ -11,7 +11,6 @@ from typing import Any, Callable, TypeVar
 from pyroute2 import config
 from pyroute2.iproute.ipmock import IPEngine
 from pyroute2.netlink import NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP, SOL_NETLINK
-from pyroute2.netlink.rtnl import RTMGRP_DEFAULTS
 
 import fastns.netns
 import fastns.proxy
@@ -24,46 +23,6 @@ RCVBUF = 1 << 20
 EVENTS_RCVBUF = 64 << 20
 
 T = TypeVar("T")
-
-
-class Handle:
-    """What every handle can be opened with; `_open` makes it of the options."""
-
-    def __init__(
-        self,
-        netns: Any = None,
-        *,
-        pid: int | None = None,
-        transport: str = "auto",
-        proxy: Any = None,
-        port: Any = None,
-        fileno: int | None = None,
-        sndbuf: int = 1048576,
-        rcvbuf: int | None = None,
-        rcvsize: int = 16384,
-        all_ns: bool = False,
-        async_qsize: Any = None,
-        nlm_generator: Any = None,
-        target: str | None = None,
-        ext_ack: bool = True,
-        strict_check: bool = False,
-        groups: int = RTMGRP_DEFAULTS,
-        nlm_echo: bool = False,
-        netns_path: Any = None,
-        flags: int = os.O_CREAT,
-        libc: Any = None,
-        use_socket: Any = None,
-        use_event_loop: Any = None,
-        telemetry: Any = None,
-        exception_factory: Any = None,
-        dump_intr: str = "retry",
-        timeout: float | None = None,
-    ) -> None:
-        options = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        self._open(options)
-
-    def _open(self, options: dict[str, Any]) -> None:
-        raise NotImplementedError
 
 
 class PySocket:
