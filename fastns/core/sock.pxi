@@ -24,12 +24,15 @@ cdef extern from *:
     int64_t fns_monotonic_ms() nogil
 
 cdef extern from "relay/gap.h" nogil:
+    int FNS_SO_MEMINFO "SO_MEMINFO"
     struct fns_gap:
         uint32_t state, queued, dropped, missing
     int fns_gap_look(int fd, uint32_t *queued, uint32_t *dropped)
     int fns_gap_open(fns_gap *gap, int fd)
     int fns_gap_behind(fns_gap *gap, int fd, uint32_t len)
     int fns_gap_empty(fns_gap *gap, int fd)
+
+SO_MEMINFO = FNS_SO_MEMINFO     # not in the standard library
 
 cdef enum:
     NO_NSID = 0x80000000        # no namespace id: those are int32_t
