@@ -13,6 +13,7 @@ import errno
 import os
 import warnings
 from collections import deque
+from socket import SO_RCVBUF, SOL_SOCKET
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastns import _codec, netns
@@ -31,7 +32,6 @@ METHODS = frozenset("link addr route rule neigh fdb tc vlan_filter brport".split
 RCVBUF = 4 << 20
 SNDBUF = 1 << 20
 LOADED_ERRORS = 10_000
-SOL_SOCKET, SO_RCVBUF = 1, 8
 
 
 class BatchReport(NamedTuple):

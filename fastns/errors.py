@@ -11,6 +11,7 @@ import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, overload
 
+from pyroute2.netlink import NLA_F_NESTED, NLA_F_NET_BYTEORDER, NLM_F_ACK_TLVS
 from pyroute2.netlink import exceptions as pyroute2_exceptions
 from pyroute2.netlink.exceptions import NetlinkDecodeError
 
@@ -178,7 +179,7 @@ class BatchError(NetlinkError):
         return [index for index in range(self.sent) if index not in failed]
 
 
-NLMSGHDR, NLMSGERR, NLM_F_ACK_TLVS = 16, 20, 0x200
+NLMSGHDR, NLMSGERR = 16, 20  # sizes of the structures in linux/netlink.h
 NLMSGERR_ATTR_MSG, NLMSGERR_ATTR_OFFS, NLMSGERR_ATTR_MISS_TYPE = 1, 2, 5
 
 
@@ -188,7 +189,7 @@ def _attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, i
         length, kind = struct.unpack_from("=HH", data, start)
         if length < 4 or length > end - start:
             return
-        yield kind & 0x3FFF, start + 4, start + length
+        yield kind & ~(NLA_F_NESTED | NLA_F_NET_BYTEORDER), start + 4, start + length
         start += (length + 3) & ~3
 
 

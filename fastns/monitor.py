@@ -12,16 +12,21 @@ import asyncio
 import errno
 import os
 import select
-import struct
+import socket
 import threading
 import time
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pyroute2 import config
+from pyroute2.netlink import rtnl
+from pyroute2.netlink.rtnl.tcmsg import tcmsg
+
 from fastns import _codec
 from fastns.errors import NetlinkDumpInterrupted
-from fastns.table import request
+from fastns.schema import constant, header_size
+from fastns.table import dump_request, request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Lost", "Monitor", "ResyncBegin", "ResyncEnd"]
 
+INET, INET6, BRIDGE = int(socket.AF_INET), int(socket.AF_INET6), int(config.AF_BRIDGE)
 INTERVAL = 1.0
 
 
@@ -70,16 +76,16 @@ class ResyncEnd:
 
 # Multicast group (rtnetlink(7), enum rtnetlink_groups) -> what its events are about.
 GROUP_KINDS: dict[int, tuple[tuple[str, int], ...]] = {
-    1: (("link", 0),),
-    3: (("neigh", 0), ("fdb", 7)),
-    4: (("qdisc", 0),),
-    5: (("addr", 2),),
-    7: (("route", 2),),
-    8: (("rule", 2),),
-    9: (("addr", 10),),
-    11: (("route", 10),),
-    19: (("rule", 10),),
-    32: (("nexthop", 0),),
+    rtnl.RTNLGRP_LINK: (("link", 0),),
+    rtnl.RTNLGRP_NEIGH: (("neigh", 0), ("fdb", BRIDGE)),
+    rtnl.RTNLGRP_TC: (("qdisc", 0),),
+    rtnl.RTNLGRP_IPV4_IFADDR: (("addr", INET),),
+    rtnl.RTNLGRP_IPV4_ROUTE: (("route", INET),),
+    rtnl.RTNLGRP_IPV4_RULE: (("rule", INET),),
+    rtnl.RTNLGRP_IPV6_IFADDR: (("addr", INET6),),
+    rtnl.RTNLGRP_IPV6_ROUTE: (("route", INET6),),
+    rtnl.RTNLGRP_IPV6_RULE: (("rule", INET6),),
+    constant(rtnl, "RTNLGRP_NEXTHOP"): (("nexthop", 0),),
 }
 
 
@@ -258,7 +264,7 @@ class Monitor:
         engine = self._reader
         seq = engine.addr_pool.alloc()
         if kind == "qdisc":
-            data = struct.pack("=IHHII20x", 36, 38, 0x301, seq, 0)
+            data = dump_request(rtnl.RTM_GETQDISC, bytes(header_size(tcmsg)), seq)
         else:
             data = request(kind, family, {}, seq)[0]
         # Under strict checking a dump of routes is without their cached exceptions, of which there are no events.

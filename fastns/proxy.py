@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Iterable
 from contextlib import ExitStack
 from functools import partial
+from socket import NETLINK_ROUTE
 from types import TracebackType
 from typing import Any, Optional
 
@@ -25,7 +26,6 @@ from fastns import netns as netns_module
 
 __all__ = ["Proxy", "close_shared", "default", "shared"]
 
-NETLINK_ROUTE = 0
 RING_SIZE = 32 << 20  # pages are used only for what a ring holds
 RCVBUF = 8 << 20
 

@@ -44,6 +44,7 @@ __all__ = [
     "attribute_number",
     "constant",
     "header_fields",
+    "header_size",
     "lazy_class",
     "marshal_class",
     "schema",
@@ -308,6 +309,11 @@ def header_fields(message: type[nlmsg_base] | str) -> tuple[Field, ...]:
     if fields is None:
         raise TypeError(f"the fields of {message!r} have no fixed places")
     return fields
+
+
+def header_size(message: type[nlmsg_base] | str) -> int:
+    last = header_fields(message)[-1]
+    return last.offset + last.size
 
 
 class LazyType(type):

@@ -18,7 +18,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from fastns import _codec
 from fastns._codec import DUMP_ENDED, DUMP_FAILED, DUMP_INTERRUPTED
 from fastns.engine.request import DUMP_ATTEMPTS
-from fastns.schema import attribute_number, constant, header_fields
+from fastns.schema import attribute_number, constant, header_fields, header_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -330,7 +330,7 @@ def layout(kind: str) -> Layout:
 
 def compiled(name: str, kind: Kind) -> Layout:
     fields = {field.name: field for field in header_fields(kind.message)}
-    size = max(field.offset + field.size for field in fields.values())
+    size = header_size(kind.message)
     attribute, inside = kind.nested or ("", None)
     levels: tuple[Any, Any] = (kind.message, inside)
     columns = []

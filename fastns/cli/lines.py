@@ -36,6 +36,8 @@ ROUTE_METRICS = (
     "mtu advmss window rtt rttvar ssthresh cwnd initcwnd initrwnd hoplimit reordering quickack".split()
 )
 RULE_ACTIONS = {"blackhole": 6, "unreachable": 7, "prohibit": 8}  # linux/fib_rules.h
+FIB_RULE_INVERT = 2  # linux/fib_rules.h
+RTNH_F_ONLINK = 4  # linux/rtnetlink.h
 NUD = "incomplete reachable stale delay probe failed noarp permanent none".split()
 NTF = {"use": 1, "proxy": 8, "extern_learn": 16, "router": 128}  # linux/neighbour.h
 IFA_FLAGS = {"nodad": 0x02, "home": 0x10, "mngtmpaddr": 0x100, "noprefixroute": 0x200}  # linux/if_addr.h
@@ -179,7 +181,7 @@ def hop_word(words: Words, word: str, found: dict[str, Any], family: int) -> boo
     elif word == "dev":
         found["oif"] = words.device("dev")
     elif word == "onlink":
-        found["flags"] = 4  # RTNH_F_ONLINK
+        found["flags"] = RTNH_F_ONLINK
     else:
         return False
     return True
@@ -337,7 +339,7 @@ def rule(words: Words, command: str, family: int) -> dict[str, Any]:
         elif word in ("tos", "dsfield"):
             found["tos"] = words.named(word, {}, "RtDsfieldFile")
         elif word == "not":
-            found["flags"] = 2  # FIB_RULE_INVERT
+            found["flags"] = FIB_RULE_INVERT
         elif word in RULE_ACTIONS or (word == "type" and words.peek() in RULE_ACTIONS):
             found["action"] = RULE_ACTIONS[words.take("type") if word == "type" else word]
         elif word != "unicast":

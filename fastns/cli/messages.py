@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fastns.cli.lines import RULE_ACTIONS, TYPES
+from fastns.cli.lines import NTF, RULE_ACTIONS, TYPES
 from fastns.cli.words import INET6, PROTOCOLS, SCOPES, TABLES
 
 if TYPE_CHECKING:
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     Device = Callable[[int], str]
     Segments = list[tuple[str, str]]  # text and its style
 
-IFF_UP, IFF_LOOPBACK, IFF_LOWER_UP = 0x1, 0x8, 0x10000
+IFF_UP, IFF_LOOPBACK, IFF_LOWER_UP = 0x1, 0x8, 0x10000  # linux/if.h
+TC_H_ROOT = 0xFFFFFFFF  # linux/pkt_sched.h
+FR_ACT_TO_TBL = 1  # linux/fib_rules.h
+# NUD_… of linux/neighbour.h
 NUD = {1: "INCOMPLETE", 2: "REACHABLE", 4: "STALE", 8: "DELAY", 16: "PROBE", 32: "FAILED", 64: "NOARP", 128: "PERMANENT"}
 TABLE_NAMES = {number: name for name, number in TABLES.items()}
 PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
@@ -100,7 +103,7 @@ def route(msg: Any, device: Device) -> Segments:
 def neigh(msg: Any, device: Device) -> Segments:
     state = NUD.get(msg["state"], "")
     rest = words(("dev", device(msg["ifindex"])), ("lladdr", msg.get("lladdr")), ("", state))
-    proxy = " proxy" if msg["flags"] & 8 else ""
+    proxy = " proxy" if msg["flags"] & NTF["proxy"] else ""
     return [(msg.get("dst") or msg.get("lladdr") or "", "bold cyan"), (rest + proxy, "")]
 
 
@@ -114,7 +117,7 @@ def rule(msg: Any, device: Device) -> Segments:
         ("iif", msg.get("iifname")),
         ("oif", msg.get("oifname")),
         ("fwmark", msg.get("fwmark")),
-        ("lookup", TABLE_NAMES.get(table, table) if msg["action"] == 1 else None),
+        ("lookup", TABLE_NAMES.get(table, table) if msg["action"] == FR_ACT_TO_TBL else None),
         ("", ACTION_NAMES.get(msg["action"])),
     )
     return [(f"{msg.get('priority') or 0}:", "bold cyan"), (rest, "")]
@@ -126,7 +129,7 @@ def nexthop(msg: Any, device: Device) -> Segments:
 
 def traffic(msg: Any, device: Device) -> Segments:
     def handle(number: int) -> str:
-        return "root" if number == 0xFFFFFFFF else f"{number >> 16:x}:{number & 0xFFFF or ''}"
+        return "root" if number == TC_H_ROOT else f"{number >> 16:x}:{number & 0xFFFF or ''}"
 
     rest = words(
         ("dev", device(msg["index"])), ("handle", handle(msg["handle"])), ("parent", handle(msg["parent"]))

@@ -50,48 +50,42 @@ struct ArrowArrayStream {
 };
 #endif
 
+/* A store with `count` children of a size behind it, and the pointers to them behind these, all zero: one piece of
+ * memory, so that it is there or not. `store` is a multiple of a pointer's size. */
+static void *fns_store(size_t store, size_t child, int count)
+{
+    return calloc(1, store + (size_t)count * (child + sizeof(void *)));
+}
+
 struct fns_schema_store {
     char name[32];
-    struct ArrowSchema *children;
-    struct ArrowSchema **pointers;
+    struct ArrowSchema children[];
 };
 
 static void fns_schema_release(struct ArrowSchema *schema)
 {
-    struct fns_schema_store *store = schema->private_data;
-
     for (int64_t i = 0; i < schema->n_children; i++)
         if (schema->children[i]->release != NULL)
             schema->children[i]->release(schema->children[i]);
-    free(store->children);
-    free(store->pointers);
-    free(store);
+    free(schema->private_data);
     schema->release = NULL;
 }
 
 static int fns_schema(struct ArrowSchema *schema, const char *format, const char *name, int nullable, int children)
 {
-    struct fns_schema_store *store = calloc(1, sizeof *store);
+    struct fns_schema_store *store = fns_store(sizeof *store, sizeof *schema, children);
 
     memset(schema, 0, sizeof *schema);
     if (store == NULL)
         return ENOMEM;
-    store->children = calloc((size_t)children + 1, sizeof *store->children);
-    store->pointers = calloc((size_t)children + 1, sizeof *store->pointers);
-    if (store->children == NULL || store->pointers == NULL) {
-        free(store->children);
-        free(store->pointers);
-        free(store);
-        return ENOMEM;
-    }
     snprintf(store->name, sizeof store->name, "%s", name);
+    schema->children = (struct ArrowSchema **)(void *)&store->children[children];
     for (int i = 0; i < children; i++)
-        store->pointers[i] = &store->children[i];
+        schema->children[i] = &store->children[i];
     schema->format = format;
     schema->name = store->name;
     schema->flags = nullable ? ARROW_FLAG_NULLABLE : 0;
     schema->n_children = children;
-    schema->children = store->pointers;
     schema->private_data = store;
     schema->release = fns_schema_release;
     return 0;
@@ -171,8 +165,7 @@ struct fns_array_store {
     struct fns_table *table;
     const void *buffers[3];
     void *owned[3];
-    struct ArrowArray *children;
-    struct ArrowArray **pointers;
+    struct ArrowArray children[];
 };
 
 static void fns_array_release(struct ArrowArray *array)
@@ -184,8 +177,6 @@ static void fns_array_release(struct ArrowArray *array)
             array->children[i]->release(array->children[i]);
     for (int i = 0; i < 3; i++)
         free(store->owned[i]);
-    free(store->children);
-    free(store->pointers);
     fns_table_put(store->table);
     free(store);
     array->release = NULL;
@@ -194,21 +185,14 @@ static void fns_array_release(struct ArrowArray *array)
 static struct fns_array_store *fns_array(struct ArrowArray *array, struct fns_table *table, int64_t length, int buffers,
                                          int children)
 {
-    struct fns_array_store *store = calloc(1, sizeof *store);
+    struct fns_array_store *store = fns_store(sizeof *store, sizeof *array, children);
 
     memset(array, 0, sizeof *array);
     if (store == NULL)
         return NULL;
-    store->children = calloc((size_t)children + 1, sizeof *store->children);
-    store->pointers = calloc((size_t)children + 1, sizeof *store->pointers);
-    if (store->children == NULL || store->pointers == NULL) {
-        free(store->children);
-        free(store->pointers);
-        free(store);
-        return NULL;
-    }
+    array->children = (struct ArrowArray **)(void *)&store->children[children];
     for (int i = 0; i < children; i++)
-        store->pointers[i] = &store->children[i];
+        array->children[i] = &store->children[i];
     store->table = table;
     if (table != NULL)
         atomic_fetch_add(&table->refs, 1);
@@ -216,10 +200,16 @@ static struct fns_array_store *fns_array(struct ArrowArray *array, struct fns_ta
     array->n_buffers = buffers;
     array->n_children = children;
     array->buffers = store->buffers;
-    array->children = store->pointers;
     array->private_data = store;
     array->release = fns_array_release;
     return store;
+}
+
+/* Which rows have a value: for consumers there is no bitmap where all have. */
+static void fns_validity(struct ArrowArray *array, struct fns_array_store *store, const uint8_t *valid, int64_t nulls)
+{
+    array->null_count = nulls;
+    store->buffers[0] = nulls ? valid : NULL;
 }
 
 static void fns_own(struct fns_array_store *store, int which, void *memory)
@@ -280,8 +270,7 @@ static int fns_export_text(struct ArrowArray *array, int64_t rows, const int32_t
             fns_push(&text, one, fns_address_text(data + offsets[row], length, type, one));
         fns_push32(&ends, text.used);
     }
-    array->null_count = nulls;
-    store->buffers[0] = nulls ? valid : NULL;
+    fns_validity(array, store, valid, nulls);
     fns_own(store, 1, ends.data);
     fns_own(store, 2, text.data);
     return ends.failed || text.failed ? ENOMEM : 0;
@@ -291,7 +280,7 @@ static int fns_export_text(struct ArrowArray *array, int64_t rows, const int32_t
 static int fns_export_attributes(struct ArrowArray *array, int64_t rows, const int32_t *offsets, const uint8_t *data,
                                  const uint8_t *valid, int64_t nulls, struct fns_table *table)
 {
-    struct fns_array_store *store = fns_array(array, table, rows, 2, 1), *items, *leaf;
+    struct fns_array_store *store = fns_array(array, table, rows, 2, 1), *leaf;
     struct fns_buffer ends = {0}, types = {0}, starts = {0}, bytes = {0};
     size_t count = 0;
     int failed;
@@ -314,10 +303,9 @@ static int fns_export_attributes(struct ArrowArray *array, int64_t rows, const i
         fns_push32(&ends, count);
     }
     failed = ends.failed || types.failed || starts.failed || bytes.failed;
-    array->null_count = nulls;
-    store->buffers[0] = nulls ? valid : NULL;
+    fns_validity(array, store, valid, nulls);
     fns_own(store, 1, ends.data);
-    if ((items = fns_array(array->children[0], NULL, (int64_t)count, 1, 2)) == NULL) {
+    if (fns_array(array->children[0], NULL, (int64_t)count, 1, 2) == NULL) {
         free(types.data);
         free(starts.data);
         free(bytes.data);
@@ -337,7 +325,6 @@ static int fns_export_attributes(struct ArrowArray *array, int64_t rows, const i
         fns_own(leaf, 1, starts.data);
         fns_own(leaf, 2, bytes.data);
     }
-    (void)items;
     return failed ? ENOMEM : 0;
 }
 
@@ -413,8 +400,7 @@ static int fns_export_hops(struct ArrowArray *array, struct fns_table *table, co
         }
         fns_push32(&ends, (size_t)count);
     }
-    array->null_count = column->nulls;
-    store->buffers[0] = column->nulls ? column->valid : NULL;
+    fns_validity(array, store, column->valid, column->nulls);
     fns_own(store, 1, ends.data);
     item = array->children[0];
     if (fns_array(item, NULL, count, 1, 5) == NULL)
@@ -482,8 +468,7 @@ static int fns_export_group(struct ArrowArray *array, struct fns_table *table, c
         }
         fns_push32(&ends, (size_t)count);
     }
-    array->null_count = column->nulls;
-    store->buffers[0] = column->nulls ? column->valid : NULL;
+    fns_validity(array, store, column->valid, column->nulls);
     fns_own(store, 1, ends.data);
     if (fns_array(array->children[0], NULL, count, 1, 2) == NULL ||
         (leaf = fns_array(array->children[0]->children[0], NULL, count, 2, 0)) == NULL) {
@@ -518,8 +503,7 @@ static int fns_export_column(struct ArrowArray *array, struct fns_table *table, 
                                spec->type);
     if ((store = fns_array(array, table, table->rows, spec->width ? 2 : 3, 0)) == NULL)
         return ENOMEM;
-    array->null_count = column->nulls;
-    store->buffers[0] = column->nulls ? column->valid : NULL;
+    fns_validity(array, store, column->valid, column->nulls);
     if (spec->width) {
         store->buffers[1] = column->values;
     } else {

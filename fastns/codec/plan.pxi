@@ -1,4 +1,5 @@
-# Decoding. A lazy message is an instance of a subclass of pyroute2's own class that knows where it lies (slots
+# Decoding plans: what of pyroute2's classes decoding goes by, compiled once for each class; and how its objects lie
+# in memory. A lazy message is an instance of a subclass of pyroute2's own class that knows where it lies (slots
 # `data` and `offset`) and has an empty dict until somebody looks at the whole of it. The slot `value`, which
 # pyroute2 always sets, says which: NULL means not filled yet. Plan and context live in slots that pyroute2 sets
 # only later (`_buf`, `_nla_init`) or not at all (`_r_value_map`), so a lazy message is no larger than pyroute2's.

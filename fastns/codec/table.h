@@ -158,16 +158,20 @@ static int fns_plan_add(struct fns_plan *plan, const char *name, int type, int w
     return 0;
 }
 
+static void fns_column_free(struct fns_column *column)
+{
+    free(column->values);
+    free(column->offsets);
+    free(column->data);
+    free(column->valid);
+}
+
 static void fns_table_put(struct fns_table *table)
 {
     if (table == NULL || atomic_fetch_sub(&table->refs, 1) != 1)
         return;
-    for (int i = 0; i < table->plan->columns; i++) {
-        free(table->column[i].values);
-        free(table->column[i].offsets);
-        free(table->column[i].data);
-        free(table->column[i].valid);
-    }
+    for (int i = 0; i < table->plan->columns; i++)
+        fns_column_free(&table->column[i]);
     fns_plan_put(table->plan);
     free(table);
 }
@@ -187,10 +191,7 @@ static int fns_live(struct fns_table *table, int number)
         column->room = 64;
     }
     if (column->valid == NULL || (width ? column->values == NULL : column->offsets == NULL || column->data == NULL)) {
-        free(column->valid);
-        free(column->values);
-        free(column->offsets);
-        free(column->data);
+        fns_column_free(column);
         memset(column, 0, sizeof *column);
         return -ENOMEM;
     }

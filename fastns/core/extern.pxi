@@ -22,6 +22,7 @@ cdef extern from *:
 
 
 cdef extern from "relay/gap.h" nogil:
+    int FNS_SO_MEMINFO "SO_MEMINFO"
     struct fns_gap:
         uint32_t state, queued, dropped, missing
     int fns_gap_look(int fd, uint32_t *queued, uint32_t *dropped)

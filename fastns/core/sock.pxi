@@ -1,5 +1,7 @@
 # A netlink socket of this process, opened inside a namespace: the direct transport. netlink(7).
 
+SO_MEMINFO = FNS_SO_MEMINFO     # not in the standard library
+
 cdef enum:
     NO_NSID = 0x80000000        # no namespace id: those are int32_t
     NUDGE = 0x6e756467          # sequence number of a message that is there to be answered

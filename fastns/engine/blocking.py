@@ -27,7 +27,7 @@ from pyroute2.netlink.nlsocket import NetlinkConfig, NetlinkSocketSpec
 from pyroute2.netlink.rtnl.iprsocket import IPRouteProxy
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
-from fastns import _codec, netns
+from fastns import _codec, _core, netns
 from fastns.engine.request import (
     DUMP_ATTEMPTS,
     NO_STATS,
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 _SEQ = struct.Struct("=I").unpack_from
 
-SO_MEMINFO = 55  # of asm-generic/socket.h: SK_MEMINFO_… of linux/sock_diag.h, the first is what waits, in bytes
 Marshal = marshal_class(MarshalRtnl)
 
 
@@ -305,7 +304,7 @@ class Engine(RequestMethods):  # type: ignore[misc]
         empty = False
         while not empty:
             # With a dump under way there is always a part of it in the kernel's queue: netlink_recvmsg() adds the next.
-            queued = self.socket.getsockopt(SOL_SOCKET, SO_MEMINFO, 4)
+            queued = self.socket.getsockopt(SOL_SOCKET, _core.SO_MEMINFO, 4)  # the first of SK_MEMINFO_…: bytes that wait
             empty = not any(queued)
             try:
                 while True:
