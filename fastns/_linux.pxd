@@ -320,3 +320,11 @@ cdef extern from "<time.h>" nogil:
 
 cdef extern from "<sys/inotify.h>" nogil:
     uint32_t IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE, IN_DELETE_SELF, IN_Q_OVERFLOW, IN_IGNORED, IN_ONLYDIR
+
+
+cdef extern from "<linux/capability.h>" nogil:
+    int CAP_DAC_OVERRIDE, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_PTRACE, CAP_SYS_ADMIN
+
+
+cdef extern from "<linux/sockios.h>" nogil:
+    int SIOCGIFFLAGS, SIOCSIFFLAGS

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import time
@@ -51,7 +52,7 @@ def route_requests(count: int, gateway: str) -> Iterator[dict[str, Any]]:
 def read_routes(handle: Any) -> int:
     """Dump the IPv4 routes and read 3 fields of each; how many there were."""
     found = 0
-    for route in handle.get_routes(family=2):
+    for route in handle.get_routes(family=socket.AF_INET):
         if route["dst_len"] == 32 and route.get("dst") and route.get("gateway"):
             found += 1
     return found

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any, Iterable
 
 import click
+from pyroute2.netlink import rtnl
 
 from fastns import netns
 from fastns.cli.base import JSON, complete_names, console, explain, open_namespace, printable, say
@@ -22,18 +23,18 @@ from fastns.pool import identity, raise_descriptor_limit
 if TYPE_CHECKING:
     from fastns.cli.messages import Segments
 
-# enum rtnetlink_groups of linux/rtnetlink.h
+RTNLGRP_NEXTHOP = 32  # linux/rtnetlink.h; pyroute2 has those before it
 GROUPS = {
-    "link": (1,),
-    "addr": (5, 9),
-    "route": (7, 11),
-    "rule": (8, 19),
-    "neigh": (3,),
-    "nexthop": (32,),
-    "tc": (4,),
-    "mdb": (26,),
-    "netconf": (24, 25),
-    "nsid": (28,),
+    "link": (rtnl.RTNLGRP_LINK,),
+    "addr": (rtnl.RTNLGRP_IPV4_IFADDR, rtnl.RTNLGRP_IPV6_IFADDR),
+    "route": (rtnl.RTNLGRP_IPV4_ROUTE, rtnl.RTNLGRP_IPV6_ROUTE),
+    "rule": (rtnl.RTNLGRP_IPV4_RULE, rtnl.RTNLGRP_IPV6_RULE),
+    "neigh": (rtnl.RTNLGRP_NEIGH,),
+    "nexthop": (RTNLGRP_NEXTHOP,),
+    "tc": (rtnl.RTNLGRP_TC,),
+    "mdb": (rtnl.RTNLGRP_MDB,),
+    "netconf": (rtnl.RTNLGRP_IPV4_NETCONF, rtnl.RTNLGRP_IPV6_NETCONF),
+    "nsid": (rtnl.RTNLGRP_NSID,),
 }
 DEFAULT = ("link", "addr", "route", "rule", "neigh", "nexthop")
 TURN = 1000  # items of one namespace before the others have theirs
