@@ -2,6 +2,20 @@ from collections.abc import Callable, Sequence
 from typing import Any, final
 
 BUILD: str
+CAP_DAC_OVERRIDE: int
+CAP_NET_ADMIN: int
+CAP_NET_RAW: int
+CAP_SYS_PTRACE: int
+CAP_SYS_ADMIN: int
+SOL_NETLINK: int
+NETLINK_EXT_ACK: int
+NETLINK_CAP_ACK: int
+NETLINK_GET_STRICT_CHK: int
+NETLINK_LISTEN_ALL_NSID: int
+SO_RCVBUFFORCE: int
+SIOCGIFFLAGS: int
+SIOCSIFFLAGS: int
+IFF_UP: int
 
 def ns_open(path: bytes, ref: Any, what: str = "open") -> int: ...
 def ns_check(fd: int, ref: Any) -> None: ...

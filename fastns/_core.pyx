@@ -30,6 +30,22 @@ cdef extern from *:
 
 BUILD = FASTNS_BUILD.decode()
 
+# Numbers of kernel headers that the standard library has not, for commands that start without pyroute2.
+CAP_DAC_OVERRIDE = lx.CAP_DAC_OVERRIDE
+CAP_NET_ADMIN = lx.CAP_NET_ADMIN
+CAP_NET_RAW = lx.CAP_NET_RAW
+CAP_SYS_PTRACE = lx.CAP_SYS_PTRACE
+CAP_SYS_ADMIN = lx.CAP_SYS_ADMIN
+SOL_NETLINK = lx.SOL_NETLINK
+NETLINK_EXT_ACK = lx.NETLINK_EXT_ACK
+NETLINK_CAP_ACK = lx.NETLINK_CAP_ACK
+NETLINK_GET_STRICT_CHK = lx.NETLINK_GET_STRICT_CHK
+NETLINK_LISTEN_ALL_NSID = lx.NETLINK_LISTEN_ALL_NSID
+SO_RCVBUFFORCE = lx.SO_RCVBUFFORCE
+SIOCGIFFLAGS = lx.SIOCGIFFLAGS
+SIOCSIFFLAGS = lx.SIOCSIFFLAGS
+IFF_UP = lx.IFF_UP
+
 
 cdef object os_error(int err, str call, object filename=None):
     """The one converter of a failed system call: errno, a text that names the call, the user's reference."""

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from pyroute2.netlink import NLA_F_NESTED, NLA_F_NET_BYTEORDER, NLM_F_ACK_TLVS
+from pyroute2.netlink import NLA_F_NESTED, NLA_F_NET_BYTEORDER, NLM_F_ACK_TLVS, nlmsgerr
 from pyroute2.netlink import exceptions as pyroute2_exceptions
 from pyroute2.netlink.exceptions import NetlinkDecodeError
 
@@ -179,8 +179,11 @@ class BatchError(NetlinkError):
         return [index for index in range(self.sent) if index not in failed]
 
 
-NLMSGHDR, NLMSGERR = 16, 20  # sizes of the structures in linux/netlink.h
-NLMSGERR_ATTR_MSG, NLMSGERR_ATTR_OFFS, NLMSGERR_ATTR_MISS_TYPE = 1, 2, 5
+NLMSGHDR = struct.calcsize("=IHHII")
+NLMSGERR = struct.calcsize("=i") + NLMSGHDR  # the error number and, of the request, the header alone
+NLMSGERR_ATTR = {name: kind for kind, (name, _) in enumerate(nlmsgerr.nla_map)}
+NLMSGERR_ATTR_MISS_TYPE = 5  # linux/netlink.h, since 6.1; not in pyroute2
+NLA_TYPE_MASK = ~(NLA_F_NESTED | NLA_F_NET_BYTEORDER)
 
 
 def _attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
@@ -189,7 +192,7 @@ def _attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, i
         length, kind = struct.unpack_from("=HH", data, start)
         if length < 4 or length > end - start:
             return
-        yield kind & ~(NLA_F_NESTED | NLA_F_NET_BYTEORDER), start + 4, start + length
+        yield kind & NLA_TYPE_MASK, start + 4, start + length
         start += (length + 3) & ~3
 
 
@@ -199,9 +202,9 @@ def _extended_ack(answer: bytes) -> tuple[str | None, int | None, int | None]:
     if len(answer) < NLMSGHDR + NLMSGERR or not struct.unpack_from("=H", answer, 6)[0] & NLM_F_ACK_TLVS:
         return None, None, None
     for kind, start, end in _attributes(answer, NLMSGHDR + NLMSGERR, len(answer)):
-        if kind == NLMSGERR_ATTR_MSG:
+        if kind == NLMSGERR_ATTR["NLMSGERR_ATTR_MSG"]:
             text = answer[start:end].split(b"\0")[0].decode(errors="replace")
-        elif kind == NLMSGERR_ATTR_OFFS and end - start >= 4:
+        elif kind == NLMSGERR_ATTR["NLMSGERR_ATTR_OFFS"] and end - start >= 4:
             offset = struct.unpack_from("=I", answer, start)[0]
         elif kind == NLMSGERR_ATTR_MISS_TYPE and end - start >= 4:
             missing = struct.unpack_from("=I", answer, start)[0]

@@ -23,6 +23,7 @@ from fastns.netns import open_ref
 
 __all__ = ["NSPopen"]
 
+# Those of `ip netns exec`, which knows no other run directory.
 RUN_DIR = "/var/run/netns"
 ETC_DIR = "/etc/netns"
 

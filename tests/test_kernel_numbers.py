@@ -38,13 +38,13 @@ STRUCTURES = {
 def header(name):
     path = INCLUDE / name
     if not path.exists():
-        pytest.skip(f"headers: {path} is not here")
+        pytest.skip(f"kernel: {path} is not here")
     return re.sub(r"/\*.*?\*/|//[^\n]*", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
-def numbers_of(name):
+def numbers_of(file):
     """The names of a header's enumerations, and of its definitions that are plain numbers."""
-    text = header(name)
+    text = header(file)
     found = {}
     for name, value in re.findall(r"^#define[ \t]+(\w+)[ \t]+(0x[0-9a-fA-F]+|\d+)[ \t]*$", text, re.M):
         found[name] = int(value, 0)
@@ -65,7 +65,7 @@ def structure(name, struct_name):
     body = re.search(rf"struct {struct_name} \{{(.*?)\}}", header(name), re.DOTALL)[1]
     members, offset = [], 0
     for line in filter(None, map(str.strip, body.split(";"))):
-        *words, member = line.split()
+        *words, _ = line.split()
         form = FORMATS[" ".join(words)]
         size = struct.calcsize(form)
         members.append((offset, size, form.islower()))

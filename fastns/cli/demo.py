@@ -23,7 +23,7 @@ from pyroute2.netlink.rtnl import RTMGRP_IPV4_ROUTE
 
 import fastns
 from fastns import netns
-from fastns.cli.base import JSON, stopped_by_signals
+from fastns.cli.base import INSIDE, JSON, stopped_by_signals
 from fastns.cli.compare import (
     CABLE,
     COMPARED_ROUTES,
@@ -99,7 +99,7 @@ class Demo:
             "python": platform.python_version(),
             "kernel": platform.release(),
             "cpus": len(os.sched_getaffinity(0)),
-            "rootless": bool(os.environ.get("FASTNS_ROOTLESS")),
+            "rootless": bool(os.environ.get(INSIDE)),
             "namespaces": [self.left, self.right],
         }
 

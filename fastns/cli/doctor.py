@@ -15,7 +15,7 @@ from fastns import __version__, _core
 from fastns.cli.base import INSIDE, JSON, RUN_DIR, table
 from fastns.cli.rootless import enter_rootless, read
 
-CAPABILITIES = {"CAP_DAC_OVERRIDE": 1, "CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_SYS_PTRACE": 19, "CAP_SYS_ADMIN": 21}
+CAPABILITIES = ("CAP_DAC_OVERRIDE", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_SYS_PTRACE", "CAP_SYS_ADMIN")
 LIMITS = {
     "net.core.rmem_max": "/proc/sys/net/core/rmem_max",
     "net.core.wmem_max": "/proc/sys/net/core/wmem_max",
@@ -24,13 +24,7 @@ LIMITS = {
     "user.max_user_namespaces": "/proc/sys/user/max_user_namespaces",
     "fs.nr_open": "/proc/sys/fs/nr_open",
 }
-SOL_NETLINK, SO_RCVBUFFORCE = 270, 33  # linux/socket.h, asm/socket.h; not in the standard library
-NETLINK_OPTIONS = {  # linux/netlink.h
-    "NETLINK_EXT_ACK": 11,
-    "NETLINK_CAP_ACK": 10,
-    "NETLINK_GET_STRICT_CHK": 12,
-    "NETLINK_LISTEN_ALL_NSID": 8,
-}
+NETLINK_OPTIONS = ("NETLINK_EXT_ACK", "NETLINK_CAP_ACK", "NETLINK_GET_STRICT_CHK", "NETLINK_LISTEN_ALL_NSID")
 
 
 @click.command()
@@ -60,7 +54,7 @@ def examine() -> dict[str, Any]:
     from importlib import metadata
 
     effective = int((re.search(r"CapEff:\s*(\w+)", read("/proc/self/status") or "") or ["", "0"])[1], 16)
-    capabilities = {name: bool(effective >> bit & 1) for name, bit in CAPABILITIES.items()}
+    capabilities = {name: bool(effective >> getattr(_core, name) & 1) for name in CAPABILITIES}
     system = {
         "kernel": platform.release(),
         "machine": platform.machine(),
@@ -141,9 +135,12 @@ def metadata_version(name: str, metadata: Any) -> str | None:
 def probe_features() -> dict[str, bool]:
     features = {}
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as sock:
-        for name, option in NETLINK_OPTIONS.items():
-            features[name] = works(lambda option=option: sock.setsockopt(SOL_NETLINK, option, 1))
-        features["SO_RCVBUFFORCE"] = works(lambda: sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 20))
+        for name in NETLINK_OPTIONS:
+            option = getattr(_core, name)
+            features[name] = works(lambda option=option: sock.setsockopt(_core.SOL_NETLINK, option, 1))
+        features["SO_RCVBUFFORCE"] = works(
+            lambda: sock.setsockopt(socket.SOL_SOCKET, _core.SO_RCVBUFFORCE, 1 << 20)
+        )
     features["memfd_create"] = works(lambda: os.close(os.memfd_create("fastns", os.MFD_CLOEXEC)))
     features["pidfd_open"] = works(lambda: os.close(os.pidfd_open(os.getpid())))
     features["seccomp filter"] = os.path.exists("/proc/sys/kernel/seccomp/actions_avail")

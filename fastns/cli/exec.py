@@ -6,7 +6,7 @@ import os
 
 import click
 
-from fastns import _core, netns
+from fastns import _core
 from fastns.cli.base import (
     NOT_REACHED,
     Program,
@@ -17,7 +17,6 @@ from fastns.cli.base import (
     replace_process,
     say,
 )
-from fastns.nspopen import exec_mounts
 
 
 @click.command("exec", cls=Program)
@@ -28,8 +27,11 @@ def execute(name: str, argv: tuple[str, ...]) -> None:
 
     /sys shows the namespace, and the files of /etc/netns/NS stand over those of /etc.
     """
+    from fastns.netns import open_ref  # here: a shell that completes words does not wait for it
+    from fastns.nspopen import exec_mounts
+
     try:
-        nsfd, _ = netns.open_ref(name)
+        nsfd, _ = open_ref(name)
         mounts = exec_mounts(name, nsfd)
         _core.enter_for_good(nsfd, name, mounts)
         os.close(nsfd)

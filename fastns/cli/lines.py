@@ -1,4 +1,4 @@
-"""Lines as `ip -batch` takes them, and JSON lines, into the items of a batch.
+"""What `fastns load` reads: lines as `ip -batch` takes them, and JSON lines, into the items of a batch.
 
 The words and their meaning are those of ip-route(8), ip-address(8), ip-link(8), ip-neighbour(8) and ip-rule(8), with
 the defaults of `ip` where pyroute2 has others. What is not known here is refused by name, never left out.
@@ -11,36 +11,31 @@ import shlex
 import socket
 from typing import TYPE_CHECKING, Any
 
+from pyroute2.netlink.rtnl.rtmsg import RTNH_F_ONLINK
+
 from fastns.cli.link_lines import link
-from fastns.cli.words import (
-    BITS,
-    INET,
-    INET6,
+from fastns.cli.vocabulary import (
+    ADDRESS_FLAGS,
+    FIB_RULE_INVERT,
+    NEIGHBOUR_FLAGS,
+    NEIGHBOUR_STATES,
     PROTOCOLS,
+    ROUTE_TYPES,
+    RULE_ACTIONS,
     SCOPES,
     TABLES,
-    Prefix,
-    Words,
-    address,
-    number,
-    prefix,
 )
+from fastns.cli.words import BITS, INET, INET6, Prefix, Words, address, number, prefix
 
 if TYPE_CHECKING:
     from fastns.cli.words import Lookup
 
 Item = tuple[str, str, dict[str, Any]]
 
-TYPES = "unicast local broadcast anycast multicast blackhole unreachable prohibit throw nat".split()
 ROUTE_METRICS = (
     "mtu advmss window rtt rttvar ssthresh cwnd initcwnd initrwnd hoplimit reordering quickack".split()
 )
-RULE_ACTIONS = {"blackhole": 6, "unreachable": 7, "prohibit": 8}  # linux/fib_rules.h
-FIB_RULE_INVERT = 2  # linux/fib_rules.h
-RTNH_F_ONLINK = 4  # linux/rtnetlink.h
-NUD = "incomplete reachable stale delay probe failed noarp permanent none".split()
-NTF = {"use": 1, "proxy": 8, "extern_learn": 16, "router": 128}  # linux/neighbour.h
-IFA_FLAGS = {"nodad": 0x02, "home": 0x10, "mngtmpaddr": 0x100, "noprefixroute": 0x200}  # linux/if_addr.h
+FOREVER = 0xFFFFFFFF  # seconds: INFINITY_LIFE_TIME of the kernel's addresses
 
 OBJECTS = "address route rule neighbor neighbour link".split()
 COMMANDS = {
@@ -50,7 +45,7 @@ COMMANDS = {
     "neighbor": "add change delete replace".split(),
     "rule": "add delete".split(),
 }
-SPOKEN = {"address": "addr", "neighbour": "neigh", "neighbor": "neigh"}
+METHODS = {"address": "addr", "neighbour": "neigh", "neighbor": "neigh"}
 DEVICES = ("oif", "iif", "index", "ifindex", "link", "master", "vxlan_link")
 
 
@@ -84,7 +79,7 @@ def parse(text: str, lookup: Lookup) -> Item | None:
     what = "neighbor" if what == "neighbour" else what
     command = words.command(what, COMMANDS[what])
     arguments = PARSERS[what](words, command, family)
-    return SPOKEN.get(what, what), "del" if command == "delete" else command, arguments
+    return METHODS.get(what, what), "del" if command == "delete" else command, arguments
 
 
 def parse_json(text: str, lookup: Lookup) -> Item:
@@ -117,7 +112,7 @@ def route(words: Words, command: str, family: int) -> dict[str, Any]:
     hops: list[dict[str, Any]] = []
     kind = "unicast"
     target = words.take("route")
-    if target in TYPES:
+    if target in ROUTE_TYPES:
         kind = target
         target = words.take(kind)
     elif target == "to":
@@ -238,11 +233,11 @@ def addr(words: Words, command: str, family: int) -> dict[str, Any]:
             found["index"] = words.device("dev")
         elif word in ("valid_lft", "preferred_lft"):
             value = words.take(word)
-            found[word] = 0xFFFFFFFF if value == "forever" else number(value, word)
+            found[word] = FOREVER if value == "forever" else number(value, word)
         elif word in ("metric", "priority"):
             found["rt_priority"] = words.number(word)
-        elif word in IFA_FLAGS:
-            flags |= IFA_FLAGS[word]
+        elif word in ADDRESS_FLAGS:
+            flags |= ADDRESS_FLAGS[word]
         elif local is None:
             local = prefix(words.take(word) if word == "local" else word, "address", family)
         else:
@@ -292,10 +287,9 @@ def neigh(words: Words, command: str, family: int) -> dict[str, Any]:
         elif word == "dev":
             found["ifindex"] = words.device("dev")
         elif word in ("nud", "state"):
-            state = words.one_of(word, NUD)
-            found["state"] = 0 if state == "none" else 1 << NUD.index(state)
-        elif word in NTF:
-            flags |= NTF[word]
+            found["state"] = NEIGHBOUR_STATES[words.one_of(word, list(NEIGHBOUR_STATES))]
+        elif word in NEIGHBOUR_FLAGS:
+            flags |= NEIGHBOUR_FLAGS[word]
             if word == "proxy" and words.peek() not in (None, "dev"):
                 found["family"], found["dst"] = address(words.take("proxy"), "proxy", family)
         elif "dst" not in found:

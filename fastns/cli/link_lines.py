@@ -1,12 +1,17 @@
-"""Lines about links: ip-link(8)."""
+"""The lines about links that `fastns load` reads: ip-link(8)."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fastns.cli.words import INET, TABLES, Words, address, number
+from pyroute2.netlink.rtnl.ifinfmsg import IFF_UP
+from pyroute2.protocols import ETH_P_8021AD, ETH_P_8021Q
 
-LINK_FLAGS = {"promisc": 0x100, "allmulticast": 0x200, "multicast": 0x1000, "arp": 0x80}  # net/if.h
+from fastns.cli.vocabulary import LINK_FLAGS, TABLES
+from fastns.cli.words import INET, Words, address, number
+
+VLAN_PROTOCOLS = {"802.1q": ETH_P_8021Q, "802.1ad": ETH_P_8021AD}
+IPVLAN_MODES = ["l2", "l3", "l3s"]
 BOND_MODES = "balance-rr active-backup balance-xor broadcast 802.3ad balance-tlb balance-alb".split()
 BRIDGE = (
     "forward_delay hello_time max_age ageing_time stp_state priority group_fwd_mask vlan_filtering "
@@ -27,8 +32,8 @@ def link(words: Words, command: str, family: int) -> dict[str, Any]:
                 words.unknown(word, "link delete")
             words.take("type")
         elif word in ("up", "down"):
-            change |= 1
-            flags = flags | 1 if word == "up" else flags & ~1
+            change |= IFF_UP
+            flags = flags | IFF_UP if word == "up" else flags & ~IFF_UP
         elif word in LINK_FLAGS:
             bit = LINK_FLAGS[word]
             change |= bit
@@ -92,7 +97,7 @@ def link_add(words: Words) -> dict[str, Any]:
         elif word in ("numtxqueues", "numrxqueues"):
             found[f"num_{word[3:5]}_queues"] = words.number(word)
         elif word == "up":
-            found["flags"] = found["change"] = 1
+            found["flags"] = found["change"] = IFF_UP
         elif word == "master":
             found["master"] = words.device("master")
         elif not common(words, word, found):
@@ -113,14 +118,13 @@ def kind_options(words: Words, kind: str, found: dict[str, Any]) -> None:
         elif kind == "vlan" and word == "id":
             found["vlan_id"] = words.number("id", 4095)
         elif kind == "vlan" and word in ("protocol", "proto"):
-            protocols = {"802.1q": 0x8100, "802.1ad": 0x88A8}
-            found["vlan_protocol"] = protocols[words.one_of(word, list(protocols)).lower()]
+            found["vlan_protocol"] = VLAN_PROTOCOLS[words.one_of(word, list(VLAN_PROTOCOLS)).lower()]
         elif kind == "vxlan" and vxlan(words, word, found):
             pass
         elif kind in ("macvlan", "macvtap") and word == "mode":
             found[f"{kind}_mode"] = words.one_of("mode", "private vepa bridge passthru source".split())
         elif kind == "ipvlan" and word == "mode":
-            found["ipvlan_mode"] = ["l2", "l3", "l3s"].index(words.one_of("mode", ["l2", "l3", "l3s"]))
+            found["ipvlan_mode"] = IPVLAN_MODES.index(words.one_of("mode", IPVLAN_MODES))
         elif kind == "bond" and word == "mode":
             mode = words.take("mode")
             found["bond_mode"] = BOND_MODES.index(mode) if mode in BOND_MODES else number(mode, "mode", 7)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastns.cli.base import complete_names, console, fail, printable
-from fastns.cli.links import World, look
+from fastns.cli.topology import World, look
 
 if TYPE_CHECKING:
-    from fastns.cli.links import Link, Namespace
+    from fastns.cli.topology import Link, Namespace
 
 FORMATS = ("text", "json", "dot", "svg", "png")
 INSTALL = (

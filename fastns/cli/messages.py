@@ -1,11 +1,23 @@
-"""Netlink messages as one line of text, and as plain data for JSON."""
+"""What `fastns monitor` writes of a netlink message: one line of text, or plain data for JSON."""
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any
 
-from fastns.cli.lines import NTF, RULE_ACTIONS, TYPES
-from fastns.cli.words import INET6, PROTOCOLS, SCOPES, TABLES
+from pyroute2.netlink.rtnl import TC_H_ROOT
+from pyroute2.netlink.rtnl.fibmsg import FR_ACT_TO_TBL
+from pyroute2.netlink.rtnl.ifinfmsg import IFF_LOWER_UP, IFF_UP
+
+from fastns.cli.vocabulary import (
+    NEIGHBOUR_FLAGS,
+    NEIGHBOUR_STATES,
+    PROTOCOLS,
+    ROUTE_TYPES,
+    RULE_ACTIONS,
+    SCOPES,
+    TABLES,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,15 +25,11 @@ if TYPE_CHECKING:
     Device = Callable[[int], str]
     Segments = list[tuple[str, str]]  # text and its style
 
-IFF_UP, IFF_LOOPBACK, IFF_LOWER_UP = 0x1, 0x8, 0x10000  # linux/if.h
-TC_H_ROOT = 0xFFFFFFFF  # linux/pkt_sched.h
-FR_ACT_TO_TBL = 1  # linux/fib_rules.h
-# NUD_… of linux/neighbour.h
-NUD = {1: "INCOMPLETE", 2: "REACHABLE", 4: "STALE", 8: "DELAY", 16: "PROBE", 32: "FAILED", 64: "NOARP", 128: "PERMANENT"}
+STATE_NAMES = {number: name.upper() for name, number in NEIGHBOUR_STATES.items() if number}
 TABLE_NAMES = {number: name for name, number in TABLES.items()}
 PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
 SCOPE_NAMES = {number: name for name, number in reversed(SCOPES.items())}
-TYPE_NAMES = dict(enumerate(TYPES, 1))
+TYPE_NAMES = {number: name for name, number in ROUTE_TYPES.items()}
 ACTION_NAMES = {number: name for name, number in RULE_ACTIONS.items()}
 
 
@@ -101,9 +109,9 @@ def route(msg: Any, device: Device) -> Segments:
 
 
 def neigh(msg: Any, device: Device) -> Segments:
-    state = NUD.get(msg["state"], "")
+    state = STATE_NAMES.get(msg["state"], "")
     rest = words(("dev", device(msg["ifindex"])), ("lladdr", msg.get("lladdr")), ("", state))
-    proxy = " proxy" if msg["flags"] & NTF["proxy"] else ""
+    proxy = " proxy" if msg["flags"] & NEIGHBOUR_FLAGS["proxy"] else ""
     return [(msg.get("dst") or msg.get("lladdr") or "", "bold cyan"), (rest + proxy, "")]
 
 
@@ -111,7 +119,7 @@ def rule(msg: Any, device: Device) -> Segments:
     table = msg.get("table") or msg["table"]
     src, dst = msg.get("src"), msg.get("dst")
     rest = words(
-        ("", "inet6" if msg["family"] == INET6 else None),
+        ("", "inet6" if msg["family"] == socket.AF_INET6 else None),
         ("from", f"{src}/{msg['src_len']}" if src else "all"),
         ("to", f"{dst}/{msg['dst_len']}" if dst else None),
         ("iif", msg.get("iifname")),

@@ -1,4 +1,7 @@
-"""`fastns add`, `del`, `list`: names in the run directory."""
+"""`fastns add`, `del`, `list`: names in the run directory.
+
+`fastns.netns` is imported when they run: a shell that completes their words does not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,15 @@ from typing import Any, Callable
 
 import click
 
-from fastns import netns
 from fastns.cli.base import JSON, complete_names, explain, say, table
-from fastns.netns.discovery import nsid_of
-from fastns.netns.reference import is_dead
 
 
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME…")
 def add(names: tuple[str, ...]) -> None:
     """Create namespaces, as `ip netns add` does."""
+    from fastns import netns
+
     for_each(names, netns.create)
 
 
@@ -26,6 +28,8 @@ def add(names: tuple[str, ...]) -> None:
 @click.argument("names", nargs=-1, required=True, metavar="NAME…", shell_complete=complete_names)
 def delete(names: tuple[str, ...]) -> None:
     """Remove namespaces, dead entries too. Processes in one keep it alive without its name."""
+    from fastns import netns
+
     for_each(names, netns.remove)
 
 
@@ -45,6 +49,8 @@ def for_each(names: tuple[str, ...], work: Callable[[str], None]) -> None:
 @JSON
 def list_command(as_json: bool) -> None:
     """Show the namespaces of the run directory: id, links, processes, dead entries."""
+    from fastns import netns
+
     pids = netns.ns_pids()
     found = [item for name in sorted(netns.listnetns()) if (item := describe(name, pids.get(name, [])))]
     if as_json:
@@ -65,6 +71,10 @@ def list_command(as_json: bool) -> None:
 
 def describe(name: str, pids: list[int]) -> dict[str, Any] | None:
     """Everything `list` shows of one entry; None if it has just been removed."""
+    from fastns import netns
+    from fastns.netns.discovery import nsid_of
+    from fastns.netns.reference import is_dead
+
     shown: dict[str, Any] = {"name": name, "state": "alive", "inode": None, "nsid": None, "links": None, "pids": pids}
     try:
         nsfd, _ = netns.open_ref(name)

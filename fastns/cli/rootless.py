@@ -88,11 +88,11 @@ def own_sys() -> None:
 
 
 def loopback_up() -> None:
-    SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1  # netdevice(7); not in the standard library
+    """netdevice(7)."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        request = fcntl.ioctl(sock, SIOCGIFFLAGS, struct.pack("16sH22x", b"lo", 0))
-        flags = struct.unpack_from("H", request, 16)[0] | IFF_UP
-        fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", flags))
+        request = fcntl.ioctl(sock, _core.SIOCGIFFLAGS, struct.pack("16sH22x", b"lo", 0))
+        flags = struct.unpack_from("H", request, 16)[0] | _core.IFF_UP
+        fcntl.ioctl(sock, _core.SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", flags))
 
 
 def explain_rootless(error: OSError) -> str:

@@ -11,6 +11,7 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 import click
+from pyroute2.netlink.rtnl.ifinfmsg import IFF_LOOPBACK
 
 from fastns import netns
 from fastns.cli.base import (
@@ -23,8 +24,7 @@ from fastns.cli.base import (
     stopped_by_signals,
     table,
 )
-from fastns.cli.messages import IFF_LOOPBACK
-from fastns.cli.words import TABLES
+from fastns.cli.vocabulary import TABLES
 from fastns.netns.discovery import process_namespaces
 from fastns.netns.reference import is_dead
 from fastns.pool import Pool, identity

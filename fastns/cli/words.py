@@ -1,4 +1,4 @@
-"""The words of a line as `ip` takes it, one after the other: numbers, addresses, names of tables and devices."""
+"""One line for `fastns load`, word by word as `ip` takes it: numbers, addresses, names of tables and devices."""
 
 from __future__ import annotations
 
@@ -13,11 +13,6 @@ if TYPE_CHECKING:
 
 INET, INET6 = int(socket.AF_INET), int(socket.AF_INET6)
 BITS = {INET: 32, INET6: 128}
-
-# linux/rtnetlink.h
-SCOPES = {"global": 0, "universe": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}
-PROTOCOLS = {"unspec": 0, "redirect": 1, "kernel": 2, "boot": 3, "static": 4, "ra": 9}
-TABLES = {"unspec": 0, "default": 253, "main": 254, "local": 255}
 
 
 class Words:

@@ -25,7 +25,7 @@ from rich.console import Console
 from fastns import netns
 from fastns.cli import map as cli_map
 from fastns.cli import top as cli_top
-from fastns.cli.links import look
+from fastns.cli.topology import look
 
 KEEP = os.environ.get("FASTNS_PICTURES")  # a folder where the pictures are kept to be looked at
 

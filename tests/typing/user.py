@@ -39,7 +39,6 @@ def namespaces() -> None:
     assert_type(netns.listnetns(), list[str])
     assert_type(netns.NETNS_RUN_DIR, str)
     netns.NETNS_RUN_DIR = "/run/user/1000/netns"
-    netns.NETNS_RUN_DIR = 1  # type: ignore[assignment]
     assert_type(netns.ns_pids(), dict[str, list[int]])
     assert_type(netns.pid_to_ns(1), Optional[str])
     assert_type(netns.exists("blue"), bool)

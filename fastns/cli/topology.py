@@ -1,8 +1,8 @@
-"""The links of many namespaces, and which of them are two ends of the same thing.
+"""What `fastns map` shows: the links of many namespaces, and which of them are two ends of the same thing.
 
 A link's other end is a pair of numbers: IFLA_LINK, an index, and IFLA_LINK_NETNSID, an id that means something only
 inside the link's own namespace (none: the same namespace). What an id means there is asked of the kernel, with
-RTM_GETNSID inside that namespace for a descriptor of each that may be meant. Equal indexes in several namespaces are
+RTM_GETNSID inside that namespace for a descriptor of each that may be meant: `namespace_of_nsid`. Equal indexes in several namespaces are
 the rule, so an index alone says nothing. rtnetlink(7), linux/net_namespace.h.
 """
 
@@ -13,9 +13,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from pyroute2.netlink.rtnl.ifinfmsg import IFF_LOOPBACK, IFF_LOWER_UP, IFF_UP
+
 from fastns import netns
 from fastns.cli.base import explain, reference
-from fastns.cli.messages import IFF_LOOPBACK, IFF_LOWER_UP, IFF_UP
 from fastns.iproute import IPRoute, NetNS
 from fastns.netns.discovery import process_namespaces
 from fastns.pool import raise_descriptor_limit
@@ -69,7 +70,7 @@ class Namespace:
     by_index: dict[int, Link] = field(default_factory=dict)
     handle: Any = None
     fd: int = -1
-    ids: dict[int, Namespace] = field(default_factory=dict)  # what ids mean in it, as far as it was asked
+    by_nsid: dict[int, Namespace] = field(default_factory=dict)  # what ids mean in it, as far as it was asked
     asked: set[int] = field(default_factory=set)  # numbers of the namespaces whose id in it is known, or that have none
 
 
@@ -203,7 +204,7 @@ def connect(namespace: Namespace, known: list[Namespace]) -> None:
             if other is not None and other is not link:
                 join(link, other)
             continue
-        there = namespace.ids.get(link.nsid) or find(namespace, link, known)
+        there = namespace.by_nsid.get(link.nsid) or namespace_of_nsid(namespace, link, known)
         end = there.by_index.get(link.link) if there is not None else None
         if end is None:
             link.unknown_nsid = link.nsid
@@ -217,7 +218,7 @@ def join(link: Link, other: Link) -> None:
         other.peer = link.namespace, link
 
 
-def find(namespace: Namespace, link: Link, known: list[Namespace]) -> Namespace | None:
+def namespace_of_nsid(namespace: Namespace, link: Link, known: list[Namespace]) -> Namespace | None:
     """Which namespace the id of a link means: those that could be it are asked for until one has that id."""
     candidates = []
     for other in known:
@@ -233,7 +234,7 @@ def find(namespace: Namespace, link: Link, known: list[Namespace]) -> Namespace 
         namespace.asked.add(other.number)
         answer = namespace.handle.get_netnsid(fd=other.fd)["nsid"]
         if answer is not None and 0 <= answer < 1 << 31:
-            namespace.ids[answer] = other
+            namespace.by_nsid[answer] = other
         if answer == link.nsid:
             return other
     return None
