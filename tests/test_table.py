@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyroute2.netlink import rtnl
 
-from fastns import NetNS, table as fastns_table
+from fastns import NetNS
+from fastns import table as fastns_table
 from fastns.errors import NetlinkError
 from fastns.schema import attribute_number, constant
 from fastns.table import KINDS, Table, layout, plan, request
-
 
 # ---- crafted messages ------------------------------------------------------------------------------------------
 
