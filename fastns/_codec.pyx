@@ -3,7 +3,7 @@
 from fastns cimport _linux as lx
 
 # From the kernel: bytes to messages.
-include "codec/plan.pxi"            # what of pyroute2's classes decoding goes by, compiled once for each class
+include "codec/decode_plan.pxi"     # what of pyroute2's classes decoding goes by, compiled once for each class
 include "codec/decode.pxi"          # bytes -> the dict of a message, and the objects that put it off
 include "codec/lazy.pxi"            # what such an object answers from its bytes alone
 include "codec/datagram.pxi"        # a datagram -> messages; errors, ends of dumps

@@ -42,9 +42,9 @@ def header(name):
     return re.sub(r"/\*.*?\*/|//[^\n]*", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
-def numbers_of(file):
+def numbers_of(header_name):
     """The names of a header's enumerations, and of its definitions that are plain numbers."""
-    text = header(file)
+    text = header(header_name)
     found = {}
     for name, value in re.findall(r"^#define[ \t]+(\w+)[ \t]+(0x[0-9a-fA-F]+|\d+)[ \t]*$", text, re.M):
         found[name] = int(value, 0)
@@ -65,8 +65,7 @@ def structure(name, struct_name):
     body = re.search(rf"struct {struct_name} \{{(.*?)\}}", header(name), re.DOTALL)[1]
     members, offset = [], 0
     for line in filter(None, map(str.strip, body.split(";"))):
-        *words, _ = line.split()
-        form = FORMATS[" ".join(words)]
+        form = FORMATS[" ".join(line.split()[:-1])]
         size = struct.calcsize(form)
         members.append((offset, size, form.islower()))
         offset += size

@@ -8,8 +8,8 @@ cdef inline object first_of(object value):
 
 
 cdef bint build_route(_Kind kind, _Command command, dict kwarg, bint strict, Out *out) except -1:
-    cdef PyObject *pk
-    cdef PyObject *pv
+    cdef PyObject *name_ref
+    cdef PyObject *value_ref
     cdef Py_ssize_t pos = 0
     cdef PyObject *found
     cdef _Key key
@@ -25,14 +25,14 @@ cdef bint build_route(_Kind kind, _Command command, dict kwarg, bint strict, Out
         if not as_int(<object> found, &family):
             return False
         has_family = True
-    while PyDict_Next(kwarg, &pos, &pk, &pv):
-        found = PyDict_GetItem(kind.keys, <object> pk)
+    while PyDict_Next(kwarg, &pos, &name_ref, &value_ref):
+        found = PyDict_GetItem(kind.keys, <object> name_ref)
         if found == NULL or found == <PyObject *> None:
             return False
-        if pv == <PyObject *> None:
+        if value_ref == <PyObject *> None:
             continue
         key = <_Key> <object> found
-        value = <object> pv
+        value = <object> value_ref
         if key.op == OP_DST or key.op == OP_SRC or key.op == OP_GATEWAY:
             if key.op == OP_DST and PyUnicode_CheckExact(value):
                 if value == "default" or value == "":
@@ -228,8 +228,8 @@ cdef object _ip6_rt_prio_user():
 
 
 cdef bint build_addr(_Kind kind, _Command command, dict kwarg, Out *out) except -1:
-    cdef PyObject *pk
-    cdef PyObject *pv
+    cdef PyObject *name_ref
+    cdef PyObject *value_ref
     cdef Py_ssize_t pos = 0
     cdef PyObject *found
     cdef _Key key
@@ -246,16 +246,16 @@ cdef bint build_addr(_Kind kind, _Command command, dict kwarg, Out *out) except 
     cdef uint8_t *at
     cdef bint has_local = False
     cdef int lifetimes_left = 0
-    while PyDict_Next(kwarg, &pos, &pk, &pv):
-        found = PyDict_GetItem(kind.keys, <object> pk)
+    while PyDict_Next(kwarg, &pos, &name_ref, &value_ref):
+        found = PyDict_GetItem(kind.keys, <object> name_ref)
         if found == NULL:
             return False
         key = <_Key> <object> found
-        if pv == <PyObject *> None:
+        if value_ref == <PyObject *> None:
             if key.op == OP_NLA or key.op == OP_FIELD or key.op == OP_INDEX:
                 continue
             return False              # seen by what pyroute2 does at the end
-        value = <object> pv
+        value = <object> value_ref
         if key.op == OP_ADDRESS:
             if not parse_prefix(value, address, &target_family, &parsed):
                 return False
@@ -352,8 +352,8 @@ cdef int build_lifetimes(dict kwarg, long long *lifetimes) except -1:
 
 
 cdef bint build_neigh(_Kind kind, _Command command, dict kwarg, Out *out) except -1:
-    cdef PyObject *pk
-    cdef PyObject *pv
+    cdef PyObject *name_ref
+    cdef PyObject *value_ref
     cdef Py_ssize_t pos = 0
     cdef PyObject *found
     cdef _Key key
@@ -363,16 +363,16 @@ cdef bint build_neigh(_Kind kind, _Command command, dict kwarg, Out *out) except
     cdef uint8_t address[16]
     cdef bint has_state = False, has_family = False
     cdef _Key flags_key = <_Key> kind.fields["flags"]
-    while PyDict_Next(kwarg, &pos, &pk, &pv):
-        found = PyDict_GetItem(kind.keys, <object> pk)
+    while PyDict_Next(kwarg, &pos, &name_ref, &value_ref):
+        found = PyDict_GetItem(kind.keys, <object> name_ref)
         if found == NULL:
             return False
         key = <_Key> <object> found
-        if pv == <PyObject *> None:
+        if value_ref == <PyObject *> None:
             if key.op == OP_NLA or key.op == OP_INDEX:
                 continue
             return False              # seen by fdb(), or by what pyroute2 does at the end
-        value = <object> pv
+        value = <object> value_ref
         if key.op == OP_NEIGH_DST:
             if not parse_prefix(value, address, &dst_family, &prefixlen) or prefixlen >= 0:
                 return False
@@ -445,8 +445,8 @@ cdef object neigh_state(_Key key, object value):
 
 
 cdef bint build_rule(_Kind kind, _Command command, dict kwarg, Out *out) except -1:
-    cdef PyObject *pk
-    cdef PyObject *pv
+    cdef PyObject *name_ref
+    cdef PyObject *value_ref
     cdef Py_ssize_t pos = 0
     cdef PyObject *found
     cdef _Key key
@@ -455,16 +455,16 @@ cdef bint build_rule(_Kind kind, _Command command, dict kwarg, Out *out) except 
     cdef int target_family, prefixlen
     cdef uint8_t address[16]
     cdef bint priority = False, action = False, has_table = False
-    while PyDict_Next(kwarg, &pos, &pk, &pv):
-        found = PyDict_GetItem(kind.keys, <object> pk)
+    while PyDict_Next(kwarg, &pos, &name_ref, &value_ref):
+        found = PyDict_GetItem(kind.keys, <object> name_ref)
         if found == NULL:
             return False
         key = <_Key> <object> found
-        if pv == <PyObject *> None:
-            if key.op == OP_NLA and (<object> pk) != "priority":
+        if value_ref == <PyObject *> None:
+            if key.op == OP_NLA and (<object> name_ref) != "priority":
                 continue
             return False              # seen by what pyroute2 does at the end
-        value = <object> pv
+        value = <object> value_ref
         if key.op == OP_DST or key.op == OP_SRC:
             if key.op == OP_DST and PyUnicode_CheckExact(value) and (
                 value == "0" or value == "0.0.0.0" or value == "0.0.0.0/0" or value == "::" or value == "::/0"
@@ -481,7 +481,7 @@ cdef bint build_rule(_Kind kind, _Command command, dict kwarg, Out *out) except 
             if not attr_put(out, key.nla, address, 4 if target_family == lx.AF_INET else 16):
                 return False
         elif key.op == OP_NLA:
-            if (<object> pk) == "priority":
+            if (<object> name_ref) == "priority":
                 priority = True
             if not attr_value(out, key, value, 0):
                 return False
@@ -529,8 +529,8 @@ cdef object _rule_priority():
 
 
 cdef bint build_link(_Kind kind, _Command command, dict kwarg, Out *out) except -1:
-    cdef PyObject *pk
-    cdef PyObject *pv
+    cdef PyObject *name_ref
+    cdef PyObject *value_ref
     cdef Py_ssize_t pos = 0
     cdef PyObject *found
     cdef _Key key
@@ -555,19 +555,19 @@ cdef bint build_link(_Kind kind, _Command command, dict kwarg, Out *out) except 
     found = PyDict_GetItem(kwarg, "change")
     if found != NULL and found != <PyObject *> None and not as_int(<object> found, &change):
         return False
-    while PyDict_Next(kwarg, &pos, &pk, &pv):
-        if data is not None and PyDict_Contains(data.keys, <object> pk):
+    while PyDict_Next(kwarg, &pos, &name_ref, &value_ref):
+        if data is not None and PyDict_Contains(data.keys, <object> name_ref):
             specific = True
             continue
-        found = PyDict_GetItem(kind.keys, <object> pk)
+        found = PyDict_GetItem(kind.keys, <object> name_ref)
         if found == NULL:
             return False
         key = <_Key> <object> found
-        if pv == <PyObject *> None:
+        if value_ref == <PyObject *> None:
             if key.op == OP_PEER:
                 return False
             continue
-        value = <object> pv
+        value = <object> value_ref
         if key.op == OP_NLA:
             if not attr_value(out, key, value, 0):
                 return False
@@ -625,13 +625,13 @@ cdef bint build_link(_Kind kind, _Command command, dict kwarg, Out *out) except 
         if attr_reserve(out, data.data, 0) == NULL:
             return False
         pos = 0
-        while PyDict_Next(kwarg, &pos, &pk, &pv):
-            found = PyDict_GetItem(data.keys, <object> pk)
+        while PyDict_Next(kwarg, &pos, &name_ref, &value_ref):
+            found = PyDict_GetItem(data.keys, <object> name_ref)
             if found != NULL:
-                if found == <PyObject *> None or not attr_value(out, <_Key> <object> found, <object> pv, 0):
+                if found == <PyObject *> None or not attr_value(out, <_Key> <object> found, <object> value_ref, 0):
                     return False
-            elif data.peer and (<object> pk) == "peer":
-                if not build_peer(<_Key> kind.keys["peer"], data.peer, <object> pv, out):
+            elif data.peer and (<object> name_ref) == "peer":
+                if not build_peer(<_Key> kind.keys["peer"], data.peer, <object> value_ref, out):
                     return False
         close_attr(out, data_at)
     close_attr(out, info_at)

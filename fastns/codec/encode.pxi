@@ -738,12 +738,12 @@ cdef bytes enc_rest(Buf *buf, object msg, _EncPlan plan, bytearray data, list at
     return bytes(data)
 
 
-def _m_encode(self):
+def _lazy_encode(self):
     encode(self)
 
 
 # what was received, changed and reset is encoded this way too
-LAZY_METHODS["encode"] = _m_encode
+LAZY_METHODS["encode"] = _lazy_encode
 
 
 def _encoding(cls, attribute=None):

@@ -220,18 +220,18 @@ cdef object slot_key(object item, object key):
     return nla_slot.__getitem__(item, key)
 
 
-def _s_getitem(self, key):
+def _slot_getitem(self, key):
     return slot_key(self, key)
 
 
-def _s_get_value(self):
+def _slot_get_value(self):
     return slot_value(self) if is_slot(self) else nla_slot.get_value(self)
 
 
 SLOT_METHODS = {
-    "__getitem__": _s_getitem,
-    "get_value": _s_get_value,
-    "value": property(_s_get_value),
+    "__getitem__": _slot_getitem,
+    "get_value": _slot_get_value,
+    "value": property(_slot_get_value),
 }
 
 
@@ -408,11 +408,11 @@ cdef Py_ssize_t find_attr(object obj, Plan p, long type, View *v) except? -2:
     return 0
 
 
-def _m_getitem(self, key):
+def _lazy_getitem(self, key):
     return getitem(self, key)
 
 
-def _m_contains(self, key):
+def _lazy_contains(self, key):
     cdef Plan p = <Plan>slot(self, O_PLAN)
     if not is_filled(self):
         if type(key) is str and is_message(self) and p.decode != D_PYTHON and (key in p.index or key == S_HEADER):
@@ -421,7 +421,7 @@ def _m_contains(self, key):
     return dict.__contains__(self, key)
 
 
-def _m_get(self, key, default=None):
+def _lazy_get(self, key, default=None):
     """Universal get() for a netlink message."""
     cdef Plan p = <Plan>slot(self, O_PLAN)
     cdef Lookup lookup
@@ -448,12 +448,12 @@ def _m_get(self, key, default=None):
     return default if value is None else value
 
 
-def _m_get_nested(self, *keys):
+def _lazy_get_nested(self, *keys):
     """Return nested NLA or None."""
     cdef object value
     if not is_filled(self) and is_message(self):
         if len(keys) == 1:
-            return _m_get(self, keys)
+            return _lazy_get(self, keys)
         if keys:
             value = peek_path(self, <Plan>slot(self, O_PLAN), keys)
             if value is not _NO:
@@ -462,7 +462,7 @@ def _m_get_nested(self, *keys):
     return nested(self, keys)
 
 
-def _m_get_attr(self, attr, default=None):
+def _lazy_get_attr(self, attr, default=None):
     """Return the first NLA with that name or None."""
     cdef Plan p = <Plan>slot(self, O_PLAN)
     cdef object value
@@ -479,7 +479,7 @@ def _m_get_attr(self, attr, default=None):
     return default if value is _MISSING else value
 
 
-def _m_get_attrs(self, attr):
+def _lazy_get_attrs(self, attr):
     """Return attrs by name or an empty list."""
     fill(self)
     value = attrs_by_name(self, <Plan>slot(self, O_PLAN), attr, False)
@@ -522,7 +522,7 @@ cdef object dump_attrs(object attrs):
     return result
 
 
-def _m_dump(self):
+def _lazy_dump(self):
     """Dump packet as a dict."""
     cdef object value
     cdef dict result
@@ -541,7 +541,7 @@ def _m_dump(self):
     return result
 
 
-def _m_ft_decode(self, offset):
+def _lazy_ft_decode(self, offset):
     """Fields and attributes for a class that has a decode() of its own, which calls this by way of pyroute2's."""
     cdef Plan p = <Plan>slot(self, O_PLAN)
     cdef dict d
@@ -575,7 +575,7 @@ def _m_ft_decode(self, offset):
     return None
 
 
-def _m_decode(self):
+def _lazy_decode(self):
     """Decode the message."""
     cdef Plan p = <Plan>slot(self, O_PLAN)
     if is_filled(self):
@@ -587,7 +587,7 @@ def _m_decode(self):
     return p.cls.decode(self)
 
 
-def _m_getvalue(self):
+def _lazy_getvalue(self):
     cdef Plan p = <Plan>slot(self, O_PLAN)
     cdef object value
     if not is_filled(self):
@@ -599,7 +599,7 @@ def _m_getvalue(self):
     return value_of(self)
 
 
-def _m_copy(self):
+def _lazy_copy(self):
     """Return a decoded copy of the netlink message."""
     cdef Plan p = <Plan>slot(self, O_PLAN)
     fill(self)
@@ -611,28 +611,28 @@ def _m_copy(self):
     return copy
 
 
-def _m_reduce(self):
+def _lazy_reduce(self):
     cdef Plan p = <Plan>slot(self, O_PLAN)
     fill(self)
     return (p.cls, (), self.dump())
 
 
-def _m_setattr(self, name, value):
+def _lazy_setattr(self, name, value):
     fns_track(self)
     PyObject_GenericSetAttr(self, name, value)
 
 
-def _m_or(self, other):
+def _lazy_or(self, other):
     fill(self)
     return dict.__or__(self, other)
 
 
-def _m_ror(self, other):
+def _lazy_ror(self, other):
     fill(self)
     return dict.__ror__(self, other)
 
 
-def _m_eq(self, other):
+def _lazy_eq(self, other):
     fill(self)
     if type(other) is (<Plan>slot(self, O_PLAN)).cls:
         # pyroute2's comparison is "nothing of the left is missing on the right", and Python asks a subclass's instance
@@ -641,12 +641,12 @@ def _m_eq(self, other):
     return nlmsg_base.__eq__(self, other)
 
 
-def _m_ne(self, other):
-    equal = _m_eq(self, other)
+def _lazy_ne(self, other):
+    equal = _lazy_eq(self, other)
     return equal if equal is NotImplemented else not equal
 
 
-def _m_class(self):
+def _lazy_class(self):
     return (<Plan>slot(self, O_PLAN)).cls
 
 
@@ -707,24 +707,24 @@ LAZY_METHODS = {
     if hasattr(nlmsg_base, name)
 }
 LAZY_METHODS.update(
-    __getitem__=_m_getitem,
-    __contains__=_m_contains,
-    __eq__=_m_eq,
-    __ne__=_m_ne,
-    __or__=_m_or,
-    __ror__=_m_ror,
-    __setattr__=_m_setattr,
-    __reduce__=_m_reduce,
-    __class__=property(_m_class),
-    get=_m_get,
-    get_nested=_m_get_nested,
-    get_attr=_m_get_attr,
-    get_attrs=_m_get_attrs,
-    dump=_m_dump,
-    ft_decode=_m_ft_decode,
-    getvalue=_m_getvalue,
-    decode=_m_decode,
-    copy=_m_copy,
+    __getitem__=_lazy_getitem,
+    __contains__=_lazy_contains,
+    __eq__=_lazy_eq,
+    __ne__=_lazy_ne,
+    __or__=_lazy_or,
+    __ror__=_lazy_ror,
+    __setattr__=_lazy_setattr,
+    __reduce__=_lazy_reduce,
+    __class__=property(_lazy_class),
+    get=_lazy_get,
+    get_nested=_lazy_get_nested,
+    get_attr=_lazy_get_attr,
+    get_attrs=_lazy_get_attrs,
+    dump=_lazy_dump,
+    ft_decode=_lazy_ft_decode,
+    getvalue=_lazy_getvalue,
+    decode=_lazy_decode,
+    copy=_lazy_copy,
 )
 if hasattr(dict, "__ior__"):
     LAZY_METHODS["__ior__"] = _filled("__ior__")
