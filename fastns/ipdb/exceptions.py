@@ -18,7 +18,7 @@ class PartialCommitException(CommitException):  # type: ignore[misc]
 
 
 class CreateFailure(CreateException, CommitException):  # type: ignore[misc]
-    pass
+    """A new object could not be made. pyroute2's two classes know nothing of each other; this is caught as either."""
 
 
 CreateFailure.__name__ = "CreateException"

@@ -308,6 +308,7 @@ class Views:
 
     @staticmethod
     def _reread(records: list[Record], read: Callable[[], None]) -> None:
+        """Read records again; those the kernel does not tell of any more leave the database."""
         for record in records:
             if record["ipdb_scope"] == "system":
                 record._set_scope("gone")

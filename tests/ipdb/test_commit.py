@@ -11,8 +11,9 @@ import pyroute2
 import pytest
 from ipdb.databases import BAD_MAC, addresses, ip
 
+import fastns.ipdb
 from fastns.errors import NetlinkError
-from fastns.ipdb import IPDB, CommitException, PartialCommitException
+from fastns.ipdb import IPDB, CommitException, CreateException, PartialCommitException
 from fastns.iproute import NetNS
 
 pytestmark = pytest.mark.root
@@ -266,6 +267,50 @@ def test_partial_commit_keeps_what_worked(netns, db):
     assert isinstance(caught.value, CommitException) and len(caught.value.errors) == 2
     link.reload()
     assert link.mtu == 1400 and addresses(netns, "p0") == {("10.0.0.1", 24)}
+
+
+@pytest.mark.parametrize("cls", [IPDB, PartialCommitException])
+def test_public_classes_pickle_by_the_path_they_are_imported_from(cls):
+    assert cls.__module__ == "fastns.ipdb"
+    assert pickle.loads(pickle.dumps(cls)) is cls
+
+
+def test_partial_failures_pickle():
+    partial = PartialCommitException("partial commit error")
+    partial.errors = [KeyError("port")]
+    copy = pickle.loads(pickle.dumps(partial))
+    assert type(copy) is PartialCommitException and copy.args == partial.args
+    assert [str(error) for error in copy.errors] == ["'port'"]
+
+
+def test_create_failures_pickle(db):
+    with pytest.raises(CreateException) as caught:
+        db.create(kind="nokind", ifname="x0").commit()
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert type(copy) is type(caught.value) and isinstance(copy, CommitException)
+    assert copy.args == caught.value.args
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AddressSet",
+        "CommitException",
+        "CreateException",
+        "IPDB",
+        "Interface",
+        "Interfaces",
+        "LinkedSet",
+        "PartialCommitException",
+        "Route",
+        "Routes",
+        "Rules",
+        "Transaction",
+        "Watchdog",
+    ],
+)
+def test_classes_are_importable_from_the_face(name):
+    assert isinstance(getattr(fastns.ipdb, name), type)
 
 
 def test_failures_pickle(db):
