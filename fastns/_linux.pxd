@@ -228,6 +228,7 @@ cdef extern from "<arpa/inet.h>" nogil:
 
 cdef extern from "<linux/sockios.h>" nogil:
     unsigned long SIOCGSKNS
+    int SIOCGIFFLAGS, SIOCSIFFLAGS
 
 
 # ---- netlink messages -------------------------------------------------------------------------------------------
@@ -306,3 +307,7 @@ cdef extern from "<net/if.h>" nogil:
 
 cdef extern from "<linux/if_tun.h>" nogil:
     unsigned long TUNSETIFF, TUNSETPERSIST, TUNSETOWNER, TUNSETGROUP
+
+
+cdef extern from "<linux/capability.h>" nogil:
+    int CAP_DAC_OVERRIDE, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_PTRACE, CAP_SYS_ADMIN
