@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from pyroute2.common import AF_MPLS
 from pyroute2.ipdb import CommitException, CreateException
-from pyroute2.netlink import nlmsg_base
+from pyroute2.netlink import nlmsg_base, rtnl
 from pyroute2.netlink.rtnl import encap_type, rt_proto, rt_scope, rt_type
 from pyroute2.netlink.rtnl.rtmsg import IP6_RT_PRIO_USER, LWTUNNEL_ENCAP_MPLS, rtmsg
 
@@ -19,11 +19,12 @@ from fastns.ipdb.exceptions import tolerated
 from fastns.ipdb.links import Interface
 from fastns.ipdb.records import Database, NestedFields, Record, Transaction, UndoLog
 from fastns.ipdb.values import NextHopSet, canonical_destination, canonical_encap, labels_text, message_fields
+from fastns.schema import constant
 
 # linux/rtnetlink.h; pyroute2 has no names for them
 TABLE_MAIN = 254
 TABLE_LOCAL = 255
-RTM_F_CLONED = 0x200  # a cached copy, not a route
+RTM_F_CLONED = constant(rtnl, "RTM_F_CLONED")  # a cached copy, not a route
 
 RouteKey = namedtuple("RouteKey", ("dst", "table", "family", "priority", "tos"))
 
