@@ -2,8 +2,8 @@
 
 A link's other end is a pair of numbers: IFLA_LINK, an index, and IFLA_LINK_NETNSID, an id that means something only
 inside the link's own namespace (none: the same namespace). What an id means there is asked of the kernel, with
-RTM_GETNSID inside that namespace for a descriptor of each that may be meant: `namespace_of_nsid`. Equal indexes in several namespaces are
-the rule, so an index alone says nothing. rtnetlink(7), linux/net_namespace.h.
+RTM_GETNSID inside that namespace for a descriptor of each that may be meant: `namespace_of_nsid`. Equal indexes in
+several namespaces are the rule, so an index alone says nothing. rtnetlink(7), linux/net_namespace.h.
 """
 
 from __future__ import annotations
