@@ -85,7 +85,8 @@ def test_header_lists_its_own_file_only(path):
 @by_name
 def test_state_is_in_one_struct(path):
     """What outlives a call is in `proxy`; else only tables stand outside of functions."""
-    outside = re.findall(r"^(?:static |extern )?(?:struct |union |enum )?\w[\w *]*(?:\[\w*\])?(?: = .*)?;$", code(path), re.M)
+    declaration = r"^(?:static |extern )?(?:struct |union |enum )?\w[\w *]*(?:\[\w*\])?(?: = .*)?;$"
+    outside = re.findall(declaration, code(path), re.M)
     kept = [line for line in outside if not line.startswith(("static const ", "struct chan;", "struct allowed;"))]
     assert kept == {"proxy.c": ["struct fns_proxy proxy;"], "proxy.h": ["extern struct fns_proxy proxy;"]}.get(
         path.name, []
