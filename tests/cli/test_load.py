@@ -94,7 +94,8 @@ def state(name: str) -> dict[str, Any]:
             text = ip("-n", name, "-j", "-d", family, *what.split())
             items = json.loads(text or "[]")
             items = [item for item in items if not str(item.get("dst", "")).startswith(("fe80", "ff", "224."))]
-            found[family, what] = sorted(clean(item) for item in items)
+            # a link that has nothing but the kernel's own address is shown once that is made
+            found[family, what] = sorted(text for text in map(clean, items) if '"addr_info": []' not in text)
     found["link"] = [clean(item) for item in json.loads(ip("-n", name, "-j", "-d", "link"))]
     return found
 
