@@ -33,11 +33,11 @@ test: export FASTNS_LEAK_CYCLES ?= 500
 test: export FASTNS_STORMS ?= 3
 test: export FASTNS_FUZZ_SECONDS ?= 1
 test: $(VENV)/test
-	@echo "about 4 minutes on two cores; make test-all runs everything, about 10 minutes"
+	@echo "about 5 minutes on two cores; make test-all runs everything, about 12 minutes"
 	$(ROOTLESS) $(BIN)/pytest $(WORKERS) $(ARGS)
 
 test-all: $(VENV)/test
-	@echo "about 10 minutes on two cores"
+	@echo "about 12 minutes on two cores"
 	$(ROOTLESS) $(BIN)/pytest $(WORKERS) $(ARGS)
 
 bench: $(VENV)/bench $(VENV)/old
