@@ -179,8 +179,8 @@ class BatchError(NetlinkError):
         return [index for index in range(self.sent) if index not in failed]
 
 
-NLMSGHDR = struct.calcsize("=IHHII")
-NLMSGERR = struct.calcsize("=i") + NLMSGHDR  # the error number and, of the request, the header alone
+NLMSGHDR = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port id
+NLMSGERR_SIZE = struct.calcsize("=i") + NLMSGHDR.size  # the error number and, of the request, the header alone
 NLMSGERR_ATTR = {name: kind for kind, (name, _) in enumerate(nlmsgerr.nla_map)}
 NLMSGERR_ATTR_MISS_TYPE = 5  # linux/netlink.h, since 6.1; not in pyroute2
 NLA_TYPE_MASK = ~(NLA_F_NESTED | NLA_F_NET_BYTEORDER)
@@ -199,9 +199,9 @@ def _attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, i
 def _extended_ack(answer: bytes) -> tuple[str | None, int | None, int | None]:
     """The text, the offset of the offending attribute and the type of a missing one. For capped answers."""
     text = offset = missing = None
-    if len(answer) < NLMSGHDR + NLMSGERR or not struct.unpack_from("=H", answer, 6)[0] & NLM_F_ACK_TLVS:
+    if len(answer) < NLMSGHDR.size + NLMSGERR_SIZE or not struct.unpack_from("=H", answer, 6)[0] & NLM_F_ACK_TLVS:
         return None, None, None
-    for kind, start, end in _attributes(answer, NLMSGHDR + NLMSGERR, len(answer)):
+    for kind, start, end in _attributes(answer, NLMSGHDR.size + NLMSGERR_SIZE, len(answer)):
         if kind == NLMSGERR_ATTR["NLMSGERR_ATTR_MSG"]:
             text = answer[start:end].split(b"\0")[0].decode(errors="replace")
         elif kind == NLMSGERR_ATTR["NLMSGERR_ATTR_OFFS"] and end - start >= 4:
@@ -218,7 +218,7 @@ def _message_class(data: bytes) -> Any:
 
 
 def _decoded(data: bytes) -> Any:
-    message_class = _message_class(data) if len(data) >= NLMSGHDR else None
+    message_class = _message_class(data) if len(data) >= NLMSGHDR.size else None
     if message_class is None:
         return None
     message = message_class(data)
@@ -234,7 +234,7 @@ def _attribute_name(data: bytes, offset: int | None, missing: int | None) -> str
     if offset is None:
         prime = names.get(missing)
         return str(prime["name"]) if prime else None
-    start = NLMSGHDR + struct.calcsize("=" + "".join(field[1] for field in message.fields))
+    start = NLMSGHDR.size + struct.calcsize("=" + "".join(field[1] for field in message.fields))
     found = None
     end = len(data)
     while True:

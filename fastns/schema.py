@@ -263,7 +263,16 @@ ADDITIONS: dict[str, Addition] = {
     "netlink": Addition("linux/netlink.h", {"NLM_F_BULK": 0x200}),
     "rtnl": Addition(
         "linux/rtnetlink.h",
-        {"RTM_NEWNEXTHOP": 104, "RTM_GETNEXTHOP": 106, "RTNLGRP_NEXTHOP": 32, "RTM_F_CLONED": 0x200},
+        {
+            "RTM_NEWNEXTHOP": 104,
+            "RTM_GETNEXTHOP": 106,
+            "RTNLGRP_NEXTHOP": 32,
+            "RTM_F_CLONED": 0x200,
+            "RT_TABLE_UNSPEC": 0,
+            "RT_TABLE_DEFAULT": 253,
+            "RT_TABLE_MAIN": 254,
+            "RT_TABLE_LOCAL": 255,
+        },
     ),
     "ifinfmsg": Addition("linux/if_link.h", {"IFLA_ALLMULTI": 61}),
     "rtmsg": Addition("linux/rtnetlink.h", {"RTA_UID": 25, "RTA_TTL_PROPAGATE": 26, "RTA_NH_ID": 30}),

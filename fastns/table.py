@@ -18,14 +18,13 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from fastns import _codec
 from fastns._codec import DUMP_ENDED, DUMP_FAILED, DUMP_INTERRUPTED
 from fastns.engine.request import DUMP_ATTEMPTS
+from fastns.errors import NLMSGHDR
 from fastns.schema import attribute_number, constant, header_fields, header_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 __all__ = ["Table"]
-
-_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 
 
 class Source(NamedTuple):
@@ -422,7 +421,7 @@ class ArrowView:
 
 
 def dump_request(number: int, body: bytes | bytearray, seq: int) -> bytes:
-    return _HEADER.pack(_HEADER.size + len(body), number, NLM_F_REQUEST | NLM_F_DUMP, seq, 0) + body
+    return NLMSGHDR.pack(NLMSGHDR.size + len(body), number, NLM_F_REQUEST | NLM_F_DUMP, seq, 0) + body
 
 
 def request(kind: str, family: int, filters: dict[str, Any], seq: int) -> tuple[bytes, bool]:

@@ -5,9 +5,12 @@ Only the words that are always there; those an administrator adds are in iproute
 
 from __future__ import annotations
 
+from pyroute2.netlink import rtnl
 from pyroute2.netlink.rtnl import fibmsg, ifaddrmsg, ifinfmsg, ndmsg, rt_proto, rt_scope, rt_type
 
-TABLES = {"unspec": 0, "default": 253, "main": 254, "local": 255}  # linux/rtnetlink.h
+from fastns.schema import constant
+
+TABLES = {name: constant(rtnl, f"RT_TABLE_{name.upper()}") for name in ("unspec", "default", "main", "local")}
 PROTOCOLS = {name: rt_proto[name] for name in ("unspec", "redirect", "kernel", "boot", "static", "ra")}
 SCOPES = {
     "global": rt_scope["universe"],

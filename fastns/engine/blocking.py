@@ -37,15 +37,18 @@ from fastns.engine.request import (
     RequestMethods,
     iterate,
 )
-from fastns.errors import NetlinkDumpInterrupted, NetlinkError
+from fastns.errors import NLMSGHDR, NetlinkDumpInterrupted, NetlinkError
 from fastns.schema import marshal_class
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-_SEQ = struct.Struct("=I").unpack_from
-
 Marshal = marshal_class(MarshalRtnl)
+
+
+def sequence_of(data: Any) -> int:
+    """The sequence number of a datagram; 0, which is that of events, for what has no header."""
+    return int(NLMSGHDR.unpack_from(data)[3]) if len(data) >= NLMSGHDR.size else 0
 
 
 class Sequence:
@@ -293,7 +296,7 @@ class Engine(RequestMethods):  # type: ignore[misc]
             for queue in self.pending.values():
                 queue.append(error)
             return
-        seq = _SEQ(data, 8)[0] if len(data) >= 16 else 0
+        seq = sequence_of(data)
         if seq == self.dumping and _codec.ends_dump(data):
             self.dumping = None
         self.deliver(seq, data)
@@ -351,7 +354,7 @@ class Engine(RequestMethods):  # type: ignore[misc]
                 short = _codec.short_answer(self.marshal, answer, seq)
                 if short is not None:
                     return short
-                if len(answer) >= 16 and _SEQ(answer, 8)[0] == seq:
+                if sequence_of(answer) == seq:
                     conversation = Conversation(self, seq)
                     messages = conversation.take(answer)
                     conversation.finish()
@@ -364,7 +367,7 @@ class Engine(RequestMethods):  # type: ignore[misc]
             if answer is None:
                 self.submit(data, seq)
             else:
-                self.deliver(_SEQ(answer, 8)[0] if len(answer) >= 16 else 0, answer)
+                self.deliver(sequence_of(answer), answer)
             return list(self.messages(Conversation(self, seq)))
         finally:
             self.pending.pop(seq, None)

@@ -15,11 +15,11 @@ from typing import Any, Protocol
 from pyroute2.netlink import NLM_F_REQUEST, NLMSG_ERROR
 from pyroute2.netlink.rtnl import RTM_GETLINK, RTM_NEWLINK
 
+from fastns.errors import NLMSGHDR
 from fastns.ipdb.records import log
 
 SYNC_TIMEOUT = 5.0  # seconds: the longest a commit waits for one event it knows must come
 
-NLMSGHDR = struct.Struct("=IHHII")
 IFINFOMSG = struct.Struct("=BxHiII")
 LOOPBACK = 1  # the index of lo in every namespace
 

@@ -21,9 +21,8 @@ from fastns.ipdb.records import Database, NestedFields, Record, Transaction, Und
 from fastns.ipdb.values import NextHopSet, canonical_destination, canonical_encap, labels_text, message_fields
 from fastns.schema import constant
 
-# linux/rtnetlink.h; pyroute2 has no names for them
-TABLE_MAIN = 254
-TABLE_LOCAL = 255
+TABLE_MAIN = constant(rtnl, "RT_TABLE_MAIN")
+TABLE_LOCAL = constant(rtnl, "RT_TABLE_LOCAL")
 RTM_F_CLONED = constant(rtnl, "RTM_F_CLONED")  # a cached copy, not a route
 
 RouteKey = namedtuple("RouteKey", ("dst", "table", "family", "priority", "tos"))

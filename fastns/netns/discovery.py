@@ -12,6 +12,7 @@ from pyroute2.netlink import NLM_F_REQUEST, NLMSG_ERROR
 from pyroute2.netlink.rtnl import RTM_GETNSID
 from pyroute2.netlink.rtnl.nsidmsg import nsidmsg
 
+from fastns.errors import NLMSGHDR
 from fastns.netns import reference
 from fastns.netns.names import listnetns
 from fastns.netns.opening import open_ref
@@ -124,7 +125,6 @@ def info(netns: Optional[Ref], *, pid: Optional[int] = None) -> NetnsInfo:
     return NetnsInfo(ref, path, True, found.st_dev, found.st_ino, nsid, pids)
 
 
-_NLMSGHDR = struct.Struct("=IHHII")  # length, type, flags, sequence, port id
 _RTGENMSG = struct.Struct("=B3x")  # family
 _NLATTR = struct.Struct("=HH")  # length, type
 _VALUE = struct.Struct("=i")  # of each attribute here, and the error number of an NLMSG_ERROR
@@ -138,15 +138,15 @@ def nsid_of(nsfd: int) -> Optional[int]:
     """
     fields = _RTGENMSG.pack(socket.AF_UNSPEC) + _NLATTR.pack(_NLATTR.size + _VALUE.size, _NETNSA["NETNSA_FD"])
     request = fields + _VALUE.pack(nsfd)
-    header = _NLMSGHDR.pack(_NLMSGHDR.size + len(request), RTM_GETNSID, NLM_F_REQUEST, 1, 0)
+    header = NLMSGHDR.pack(NLMSGHDR.size + len(request), RTM_GETNSID, NLM_F_REQUEST, 1, 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sock:
         sock.sendto(header + request, (0, 0))
         answer = sock.recv(65536)
-    _, kind, *_ = _NLMSGHDR.unpack_from(answer)
+    _, kind, *_ = NLMSGHDR.unpack_from(answer)
     if kind == NLMSG_ERROR:
-        code = -_VALUE.unpack_from(answer, _NLMSGHDR.size)[0]
+        code = -_VALUE.unpack_from(answer, NLMSGHDR.size)[0]
         raise OSError(code, f"RTM_GETNSID: {os.strerror(code)}", nsfd)
-    offset = _NLMSGHDR.size + _RTGENMSG.size
+    offset = NLMSGHDR.size + _RTGENMSG.size
     while offset + _NLATTR.size + _VALUE.size <= len(answer):
         size, kind = _NLATTR.unpack_from(answer, offset)
         if kind == _NETNSA["NETNSA_NSID"]:
