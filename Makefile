@@ -27,17 +27,19 @@ ROOTLESS := $(if $(filter 0,$(shell id -u)),,$(BIN)/fastns rootless --)
 run: $(VENV)/built
 	$(BIN)/fastns demo $(ARGS)
 
+# Said before anything is built.
+$(if $(filter test,$(MAKECMDGOALS)),$(info about 5 minutes on two cores, 3 more where it is not built yet; make test-all: about 12))
+$(if $(filter test-all,$(MAKECMDGOALS)),$(info about 12 minutes on two cores, 3 more where it is not built yet))
+
 # What is generated, repeated or fuzzed for as long as one likes, for as long as one likes to wait.
 test: export FASTNS_EXAMPLES ?= 10
 test: export FASTNS_LEAK_CYCLES ?= 500
 test: export FASTNS_STORMS ?= 3
 test: export FASTNS_FUZZ_SECONDS ?= 1
 test: $(VENV)/test
-	@echo "about 5 minutes on two cores; make test-all runs everything, about 12 minutes"
 	$(ROOTLESS) $(BIN)/pytest $(WORKERS) $(ARGS)
 
 test-all: $(VENV)/test
-	@echo "about 12 minutes on two cores"
 	$(ROOTLESS) $(BIN)/pytest $(WORKERS) $(ARGS)
 
 bench: $(VENV)/bench $(VENV)/old

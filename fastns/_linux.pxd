@@ -213,12 +213,7 @@ cdef extern from "<sys/socket.h>" nogil:
     int SHUT_RDWR, SCM_RIGHTS
 
 
-cdef extern from *:
-    """
-    #ifndef SOL_NETLINK
-    #define SOL_NETLINK 270
-    #endif
-    """
+cdef extern from "relay/kernel.h" nogil:  # the kernel's <linux/socket.h> is not for programs
     int SOL_NETLINK
 
 

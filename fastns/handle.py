@@ -62,6 +62,8 @@ class Handle(Generic[AnyBatch, AnyMonitor]):
     def batch(self, *, errors: str = "raise", chunk: int | None = None, echo: bool | None = None) -> AnyBatch:
         """Many requests at a time: `with ns.batch() as b: b.route("add", dst="10.0.0.0/8", oif=2)`.
 
+        Of an asynchronous handle `async with ns.batch() as b: await b.route(…)`.
+
         The batch has the methods of the handle that change something (`link`, `addr`, `route`, `rule`, `neigh`,
         `fdb`, `tc`, `vlan_filter`, `brport`), `message` for raw requests, and `load` for iterables of any length.
         Nothing is sent until a datagram is full or the block ends. Afterwards `results` has one entry for each item.
@@ -87,7 +89,7 @@ class Handle(Generic[AnyBatch, AnyMonitor]):
         rcvbuf: int = 0,
         ring_size: int = 0,
     ) -> AnyMonitor:
-        """Events as they happen: `for item in ns.monitor(): ...`, or `async for`.
+        """Events as they happen: `for item in ns.monitor(): ...`, or `async for`, on handles of either sort.
 
         `groups` is a mask (default: the handle's `groups`) or an iterable of group numbers. Events are received by
         a proxy process while this one sleeps or is busy, by an own socket if the handle is direct. Where events

@@ -274,6 +274,7 @@ ADDITIONS: dict[str, Addition] = {
             "RT_TABLE_LOCAL": 255,
         },
     ),
+    "fibmsg": Addition("linux/fib_rules.h", {"FIB_RULE_INVERT": 2}),
     "ifinfmsg": Addition("linux/if_link.h", {"IFLA_ALLMULTI": 61}),
     "rtmsg": Addition("linux/rtnetlink.h", {"RTA_UID": 25, "RTA_TTL_PROPAGATE": 26, "RTA_NH_ID": 30}),
     "ndmsg": Addition("linux/neighbour.h", {"NDA_PROTOCOL": 12, "NDA_NH_ID": 13, "NDA_FLAGS_EXT": 15}),
@@ -298,7 +299,7 @@ ADDITIONS: dict[str, Addition] = {
 
 
 def constant(module: ModuleType, name: str) -> int:
-    """A message type, flag or group of `pyroute2.netlink` or `pyroute2.netlink.rtnl`."""
+    """A message type, flag or group of a module of pyroute2."""
     if hasattr(module, name):
         return int(getattr(module, name))
     return ADDITIONS[module.__name__.rpartition(".")[2]].numbers[name]

@@ -18,7 +18,6 @@ from guard import leaks, look
 from hypothesis import HealthCheck, settings
 from isolation import ON_HOST, RUN_DIR, STRICT, acquire, need_privilege, unavailable
 
-from fastns._core import RelayChannel
 from fastns.iproute import NetNS
 from fastns.proxy import Proxy
 
@@ -224,11 +223,3 @@ def ns(netns: str, transport: str) -> Iterator[NetNS]:
 def proxy() -> Iterator[Proxy]:
     with Proxy() as made:
         yield made
-
-
-@pytest.fixture
-def channel(proxy: Proxy) -> Iterator[RelayChannel]:
-    """A channel of `proxy` in the namespace of the session."""
-    made = proxy.open()
-    yield made
-    made.close()

@@ -23,9 +23,11 @@ import threading
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent / "relay"))
+
 from guard import leaks, look
+from handwritten import ended
 from isolation import acquire, privilege
-from relay.wire import ended
 
 import fastns
 from fastns import IPRoute, NetlinkError, NetNS, NSPopen, Proxy, ProxyError

@@ -14,7 +14,7 @@ from subprocess import DEVNULL, PIPE
 
 import pyroute2
 import pytest
-from engine.kernel import FakeKernel, done, route
+from fakekernel import FakeKernel, done, route
 from handles import plain
 from isolation import needs_tun
 

@@ -9,9 +9,9 @@ import time
 
 import pytest
 from handles import until, veth
+from handwritten import settle
 from pyroute2.netlink.rtnl import RTMGRP_LINK
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-from relay.wire import settle
 
 from fastns import NetNS
 

@@ -14,8 +14,8 @@ import threading
 import time
 
 import pytest
+from handwritten import WAIT, settle
 from pyroute2.netlink.rtnl import RTMGRP_IPV4_ROUTE, RTMGRP_LINK
-from relay.wire import WAIT, settle
 
 from fastns import NetNS, Proxy, ProxyError
 from fastns.monitor import Lost, ResyncBegin, ResyncEnd, group_numbers

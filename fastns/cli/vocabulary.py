@@ -25,7 +25,7 @@ RULE_ACTIONS = {
     "unreachable": fibmsg.FR_ACT_UNREACHABLE,
     "prohibit": fibmsg.FR_ACT_PROHIBIT,
 }
-FIB_RULE_INVERT = 2  # linux/fib_rules.h
+FIB_RULE_INVERT = constant(fibmsg, "FIB_RULE_INVERT")
 NEIGHBOUR_STATES: dict[str, int] = ndmsg.states
 NEIGHBOUR_FLAGS = {
     "use": ndmsg.NTF_USE,

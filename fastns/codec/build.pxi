@@ -319,4 +319,4 @@ cdef bint attr_value(Out *out, _Key key, object value, int message_family) excep
         return False
     if key.codec == CODEC_TARGET and family != message_family:
         return False
-    return attr_put(out, key.nla, address, 4 if family == lx.AF_INET else 16)
+    return attr_put(out, key.nla, address, address_length(family))

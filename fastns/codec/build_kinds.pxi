@@ -58,7 +58,7 @@ cdef bint build_route(_Kind kind, _Command command, dict kwarg, bint strict, Out
                     prefixlen = 32 if family == lx.AF_INET else 128
                 if prefixlen >= 0 and not field_int(out, <_Key> kind.fields[name], prefixlen):
                     return False
-            if not attr_put(out, key.nla, address, 4 if target_family == lx.AF_INET else 16):
+            if not attr_put(out, key.nla, address, address_length(target_family)):
                 return False
             targets |= 1 if target_family == lx.AF_INET else 2
         elif key.op == OP_NLA:
@@ -66,7 +66,7 @@ cdef bint build_route(_Kind kind, _Command command, dict kwarg, bint strict, Out
                 # prefsrc
                 if not PyUnicode_CheckExact(value) or not parse_prefix(value, address, &target_family, &prefixlen):
                     return False
-                if prefixlen >= 0 or not attr_put(out, key.nla, address, 4 if target_family == lx.AF_INET else 16):
+                if prefixlen >= 0 or not attr_put(out, key.nla, address, address_length(target_family)):
                     return False
                 targets |= 1 if target_family == lx.AF_INET else 2
             elif not attr_value(out, key, value, 0):
@@ -206,7 +206,7 @@ cdef bint build_multipath(_Key key, object value, Out *out, int *targets) except
             if attr.codec == CODEC_TARGET:
                 if name == "newdst" or not parse_prefix(argument, address, &family, &prefixlen) or prefixlen >= 0:
                     return False
-                if not attr_put(out, attr.nla, address, 4 if family == lx.AF_INET else 16):
+                if not attr_put(out, attr.nla, address, address_length(family)):
                     return False
                 targets[0] |= 1 if family == lx.AF_INET else 2
             elif name == "encap" or not attr_value(out, attr, argument, 0):
@@ -261,7 +261,7 @@ cdef bint build_addr(_Kind kind, _Command command, dict kwarg, Out *out) except 
                 return False
             if parsed >= 0:
                 prefixlen = parsed
-            address_size = 4 if target_family == lx.AF_INET else 16
+            address_size = address_length(target_family)
             if not attr_put(out, key.nla, address, address_size):
                 return False
         elif key.op == OP_LOCAL:
@@ -376,7 +376,7 @@ cdef bint build_neigh(_Kind kind, _Command command, dict kwarg, Out *out) except
         if key.op == OP_NEIGH_DST:
             if not parse_prefix(value, address, &dst_family, &prefixlen) or prefixlen >= 0:
                 return False
-            if not attr_put(out, key.nla, address, 4 if dst_family == lx.AF_INET else 16):
+            if not attr_put(out, key.nla, address, address_length(dst_family)):
                 return False
         elif key.op == OP_NLA:
             if not attr_value(out, key, value, 0):
@@ -478,7 +478,7 @@ cdef bint build_rule(_Kind kind, _Command command, dict kwarg, Out *out) except 
                 prefixlen = 32 if family == lx.AF_INET else 128
             if prefixlen >= 0 and not field_int(out, <_Key> kind.fields[name], prefixlen):
                 return False
-            if not attr_put(out, key.nla, address, 4 if target_family == lx.AF_INET else 16):
+            if not attr_put(out, key.nla, address, address_length(target_family)):
                 return False
         elif key.op == OP_NLA:
             if (<object> name_ref) == "priority":

@@ -376,6 +376,11 @@ cdef inline uint16_t message_flags(const uint8_t *message) noexcept nogil:
     return header.nlmsg_flags
 
 
+cdef inline Py_ssize_t address_length(long family) noexcept nogil:
+    """Bytes of a network address; whatever is not IPv4 has those of IPv6."""
+    return 4 if family == lx.AF_INET else 16
+
+
 cdef inline Py_ssize_t align4(Py_ssize_t n) noexcept nogil:
     return (n + 3) & ~3
 

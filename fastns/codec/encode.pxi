@@ -164,7 +164,7 @@ cdef int enc_address(Buf *buf, object value, int wanted) except -1:
     text = PyUnicode_AsUTF8AndSize(value, &length)
     if not parse_address(text, length, address, &family) or (wanted and family != wanted):
         return 0
-    length = 4 if family == lx.AF_INET else 16
+    length = address_length(family)
     memcpy(buf_reserve(buf, length), address, length)
     return 1
 

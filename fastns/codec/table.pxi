@@ -153,7 +153,7 @@ cdef class ColumnPlan:
             text = value.encode()
             if not parse_address(text, len(text), address, &family):
                 raise ValueError(f"{name}={value!r} is no address")
-            return PyBytes_FromStringAndSize(<char *> address, 4 if family == lx.AF_INET else 16)
+            return PyBytes_FromStringAndSize(<char *> address, address_length(family))
         raise TypeError(f"{name}: what is in this column cannot be compared; use a function")
 
 

@@ -222,7 +222,7 @@ class AsyncEngine(Engine):
         self,
         msg: Any,
         msg_type: int,
-        msg_flags: int = 1,
+        msg_flags: int = NLM_F_REQUEST,
         addr: tuple[int, int] = (0, 0),
         msg_seq: int | None = None,
         msg_pid: int | None = None,

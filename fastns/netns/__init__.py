@@ -17,7 +17,7 @@ import sys
 import types
 from typing import Any
 
-from fastns.netns import reference
+from fastns.netns import discovery, entering, names, opening, reference, settings, watching
 from fastns.netns.discovery import NetnsInfo, exists, info, ns_pids, pid_to_ns
 from fastns.netns.entering import create_socket, dropns, entered, popns, pushns, run_in, setns
 from fastns.netns.names import _create as _create
@@ -61,11 +61,12 @@ __all__ = [
 
 
 class _Face(types.ModuleType):
-    """The run directory is set on this module, and looked up in the one below it."""
+    """What is set here, the run directory or a test's double, is set where the functions look it up."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "NETNS_RUN_DIR":
-            reference.NETNS_RUN_DIR = value
+        for room in (discovery, entering, names, opening, reference, settings, watching):
+            if name in vars(room):
+                setattr(room, name, value)
         super().__setattr__(name, value)
 
 

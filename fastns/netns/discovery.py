@@ -134,7 +134,7 @@ _NETNSA = {name: kind for kind, (name, _) in enumerate(nsidmsg.nla_map)}
 def nsid_of(nsfd: int) -> Optional[int]:
     """The id of the namespace in the calling thread's. rtnetlink(7), linux/net_namespace.h.
 
-    Written by hand: this module knows no messages, and this one has a single attribute.
+    Written by hand: it has a single attribute, for which the codec would be imported.
     """
     fields = _RTGENMSG.pack(socket.AF_UNSPEC) + _NLATTR.pack(_NLATTR.size + _VALUE.size, _NETNSA["NETNSA_FD"])
     request = fields + _VALUE.pack(nsfd)

@@ -1,6 +1,6 @@
 /* What the kernel and libc have and their older headers lack; asks libc for all it has, so it is included first.
  * Names of numbers only: no code, no state, nothing of ours.
- * Every file here includes it, by way of what it is built on.
+ * Every C file here includes it, by way of what it is built on.
  */
 #ifndef FASTNS_RELAY_KERNEL_H
 #define FASTNS_RELAY_KERNEL_H

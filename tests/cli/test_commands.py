@@ -12,9 +12,9 @@ import sys
 from typing import Any, Iterator
 
 import pytest
-from cli.running import COMMAND, ENV, run, wait_for
+from commands import COMMAND, ENV, run, wait_for
+from handwritten import forced_buffers
 from isolation import RUN_DIR, need_tool
-from relay.wire import forced_buffers
 
 import fastns
 

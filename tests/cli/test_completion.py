@@ -11,7 +11,7 @@ import sys
 from typing import Iterator
 
 import pytest
-from cli.running import ENV, Terminal, run
+from commands import ENV, Terminal, run
 from isolation import need_tool
 
 pytest.importorskip("click", reason="python: click is not installed")

@@ -8,7 +8,7 @@ import subprocess
 from typing import Any
 
 import pytest
-from cli.running import COMMAND, ENV, Background, Terminal, ip, run, wait_for
+from commands import COMMAND, ENV, Background, Terminal, ip, run, wait_for
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
-from cli.running import COMMAND, ENV, Background, Terminal, ip, run
+from commands import COMMAND, ENV, Background, Terminal, ip, run
 from isolation import RUN_DIR, need_privilege, need_tool
 
 pytest.importorskip("click", reason="python: click is not installed")

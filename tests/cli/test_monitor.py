@@ -11,7 +11,7 @@ import sys
 import threading
 
 import pytest
-from cli.running import COMMAND, ENV, Background, Terminal, ip, run
+from commands import COMMAND, ENV, Background, Terminal, ip, run
 
 pytest.importorskip("click", reason="python: click is not installed")
 pytest.importorskip("rich", reason="python: rich is not installed")

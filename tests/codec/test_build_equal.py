@@ -10,7 +10,7 @@ from typing import Any
 
 import pyroute2.netlink
 import pytest
-from codec.capture import PID, SEQ, request
+from capture import PID, SEQ, request
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyroute2.netlink.rtnl import ndmsg, rt_proto, rt_scope, rt_type

@@ -13,13 +13,13 @@ from typing import Any, Iterator
 
 import pyroute2.netlink
 import pytest
-from codec import wire
-from codec.compare import Finite, look, same
-from codec.strategies import contents, fill, message_classes
+import rawmessages as wire
+from compare import Finite, look, same
 from hypothesis import HealthCheck, given, reject, settings
 from pyroute2.netlink import nla, nlmsg, nlmsg_base
 from pyroute2.netlink.exceptions import NetlinkDecodeError
 from pyroute2.netlink.marshal import Marshal
+from strategies import contents, fill, message_classes
 
 from fastns.schema import lazy_class, marshal_class, schema
 

@@ -8,7 +8,7 @@ import struct
 from typing import Any
 
 import pytest
-from codec.compare import captured, differences, look
+from compare import captured, differences, look
 from pyroute2.netlink import nla_slot
 from pyroute2.netlink.connector.cn_proc import ProcEventMarshal
 from pyroute2.netlink.diag import MarshalDiag

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
-from codec.compare import MARSHALS, captured, differences, look
+from compare import MARSHALS, captured, differences, look
 from hypothesis import settings
 from pyroute2.netlink import ctrlmsg, nla, nlmsg
 from pyroute2.netlink.exceptions import NetlinkDecodeError

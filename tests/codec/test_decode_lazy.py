@@ -12,7 +12,7 @@ import weakref
 from typing import Any
 
 import pytest
-from codec.compare import captured, differences, look
+from compare import captured, differences, look
 from pyroute2.netlink import nla, nla_slot, nlmsg
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl

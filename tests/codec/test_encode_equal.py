@@ -8,13 +8,13 @@ from typing import Any
 
 import pyroute2.netlink
 import pytest
-from codec.compare import captured, look
-from codec.strategies import contents, fill, message_classes
+from compare import captured, look
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyroute2.netlink import nla, nla_slot, nlmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
+from strategies import contents, fill, message_classes
 
 from fastns import _codec, schema
 

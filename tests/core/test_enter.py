@@ -13,7 +13,7 @@ import time
 
 import faults
 import pytest
-from core.entering import blocked_signals, check_udp, link, open_udp
+from entering import blocked_signals, check_udp, link, open_udp
 from faults import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER, here, in_child, socket_namespace, survives
 
 from fastns import _core

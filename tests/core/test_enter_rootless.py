@@ -12,7 +12,7 @@ import threading
 
 import faults
 import pytest
-from core.entering import blocked_signals, check_udp, link, no_return, open_udp
+from entering import blocked_signals, check_udp, link, no_return, open_udp
 from faults import CLONE_NEWNET, CLONE_NEWNS, here, survives
 
 from fastns import _core

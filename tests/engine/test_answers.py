@@ -6,7 +6,7 @@ import errno
 import types
 
 import pytest
-from engine.kernel import done, route
+from fakekernel import done, route
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
 from fastns.engine.request import Conversation, Dump

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyroute2
 import pytest
-from engine.kernel import FakeKernel, done, route
+from fakekernel import FakeKernel, done, route
 from pyroute2 import config
 
 from fastns import IPRoute

@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(HERE.parent / "codec"))
 
-from codec.compare import MARSHALS, Finite, differences, look  # noqa: E402
-from codec.wire import classes, message  # noqa: E402
+from compare import MARSHALS, Finite, differences, look  # noqa: E402
 from pyroute2.netlink.exceptions import NetlinkDecodeError  # noqa: E402
+from rawmessages import classes, message  # noqa: E402
 
 from fastns import _codec  # noqa: E402
 from fastns.schema import marshal_class, schema  # noqa: E402

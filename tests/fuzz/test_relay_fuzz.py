@@ -7,8 +7,8 @@ import shutil
 import subprocess
 
 import pytest
-from fuzz.relaybuild import ENVIRONMENT, PACKAGE, build
 from isolation import unavailable
+from relaybuild import ENVIRONMENT, PACKAGE, build
 
 SECONDS = float(os.environ.get("FASTNS_FUZZ_SECONDS", "3"))
 

@@ -9,7 +9,7 @@ import threading
 
 import pyroute2
 import pytest
-from ipdb.databases import BAD_MAC, addresses, ip
+from databases import BAD_MAC, addresses, ip
 
 import fastns.ipdb
 from fastns.errors import NetlinkError

@@ -13,7 +13,7 @@ import warnings
 
 import pyroute2
 import pytest
-from ipdb.databases import BAD_MAC, addresses, ip, until
+from databases import BAD_MAC, addresses, ip, until
 from isolation import needs_ids
 
 from fastns.ipdb import IPDB, CommitException

@@ -7,7 +7,7 @@ import subprocess
 import threading
 
 import pytest
-from ipdb.databases import addresses, ip, until
+from databases import addresses, ip, until
 
 from fastns.ipdb import IPDB
 from fastns.iproute import NetNS

@@ -8,7 +8,7 @@ import threading
 
 import pyroute2
 import pytest
-from ipdb.databases import BAD_MAC, addresses, ip, until
+from databases import BAD_MAC, addresses, ip, until
 from isolation import needs_tun
 
 from fastns.ipdb import IPDB, CommitException, CreateException

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyroute2
 import pytest
-from ipdb.databases import ip, until
+from databases import ip, until
 
 from fastns.ipdb import IPDB, CommitException, CreateException
 from fastns.iproute import NetNS

@@ -26,8 +26,8 @@ from faults import here, survives
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from isolation import RUN_DIR
-from netns.rundir import MNT_DETACH, ip, ip_names, is_mounted, mounts_on, path_of, unshare_run_directory
 from pyroute2 import config
+from rundir import MNT_DETACH, ip, ip_names, is_mounted, mounts_on, path_of, unshare_run_directory
 
 from fastns import netns as ns
 

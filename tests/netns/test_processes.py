@@ -12,7 +12,7 @@ import pytest
 from conftest import discard, new_name
 from faults import here
 from isolation import RUN_DIR
-from netns.rundir import ip, ip_names, mounts_on, unshare_run_directory
+from rundir import ip, ip_names, mounts_on, unshare_run_directory
 
 from fastns import netns as ns
 

@@ -12,7 +12,7 @@ import faults
 import pytest
 from faults import here, survives
 from isolation import RUN_DIR
-from netns.rundir import MNT_DETACH, ip_names, mounts_on, path_of
+from rundir import MNT_DETACH, ip_names, mounts_on, path_of
 
 from fastns import _core
 from fastns import netns as ns

@@ -10,7 +10,7 @@ import pytest
 from faults import here
 from hypothesis import given
 from hypothesis import strategies as st
-from netns.rundir import ip
+from rundir import ip
 
 from fastns import netns as ns
 

@@ -13,7 +13,7 @@ import faults
 import pytest
 from conftest import new_name
 from faults import survives
-from netns.rundir import MNT_DETACH, ip, path_of
+from rundir import MNT_DETACH, ip, path_of
 
 from fastns import _core
 from fastns import netns as ns

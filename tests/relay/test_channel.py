@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from relay.wire import (
+from handwritten import (
     ACK,
     CREATE,
     EXCL,

@@ -14,8 +14,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
-from relay.wire import (
+from handwritten import (
     ACK,
     CREATE,
     GETLINK,
@@ -38,6 +37,7 @@ from relay.wire import (
     messages,
     routes,
 )
+from hypothesis import settings
 
 from fastns import NetNS
 from fastns import netns as netns_module

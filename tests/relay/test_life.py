@@ -15,7 +15,7 @@ import time
 import warnings
 
 import pytest
-from relay.wire import (
+from handwritten import (
     GETLINK,
     WAIT,
     dump,

@@ -15,7 +15,7 @@ import threading
 import time
 
 import pytest
-from relay.wire import (
+from handwritten import (
     CAP_ACK,
     DUMP,
     EXT_ACK,

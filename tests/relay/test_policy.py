@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from isolation import needs_ids
-from relay.wire import (
+from handwritten import (
     ACK,
     CREATE,
     DUMP,
@@ -36,6 +35,7 @@ from relay.wire import (
     message,
     messages,
 )
+from isolation import needs_ids
 
 from fastns import NetNS, _core
 from fastns import netns as netns_module
@@ -405,7 +405,7 @@ import ctypes, errno, os, sys
 from fastns import _core
 from fastns.proxy import Proxy
 sys.path.insert(0, {tests!r})
-from relay.wire import *
+from handwritten import *
 name, how = sys.argv[1:]
 proxy = Proxy()
 if how == "uid":
@@ -438,7 +438,7 @@ proxy.close()
 @pytest.mark.parametrize("how", ["uid", "capabilities"])
 @needs_ids
 def test_survives_the_caller_dropping_everything(netns, how):
-    script = DROP.format(tests=str(Path(__file__).parents[1]))
+    script = DROP.format(tests=str(Path(__file__).parent))
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", script, netns, how],
@@ -453,7 +453,7 @@ def test_survives_the_caller_dropping_everything(netns, how):
 PLAIN = """
 import os, sys
 sys.path.insert(0, {tests!r})
-from relay.wire import *
+from handwritten import *
 from fastns.proxy import Proxy
 if os.geteuid() == 0 and len(sys.argv) == 1:
     os.setgroups([])
@@ -482,7 +482,7 @@ with Proxy() as proxy:
 
 
 def plain(netns):
-    return PLAIN.format(tests=str(Path(__file__).parents[1]), other=path_of(netns))
+    return PLAIN.format(tests=str(Path(__file__).parent), other=path_of(netns))
 
 
 @needs_ids
