@@ -47,7 +47,7 @@ extensions = [
     Extension(
         "fastns._codec",
         ["fastns/_codec.pyx"],
-        depends=[*glob.glob("fastns/codec/*.pxi"), *glob.glob("fastns/codec/*.h"), "fastns/_linux.pxd"],
+        depends=[*glob.glob("fastns/codec/*.[hp]*"), "fastns/relay/kernel.h", "fastns/_linux.pxd"],
         define_macros=macros,
         extra_compile_args=compile_args,
         extra_link_args=link_args,
