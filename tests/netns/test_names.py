@@ -221,6 +221,29 @@ def test_the_run_directory_set_on_the_module(way, tmp_path, monkeypatch):
     check(before)
 
 
+@pytest.mark.parametrize(
+    ("double", "call"),
+    [
+        ("create", lambda: ns.create_many(["blue"], workers=1)),
+        ("remove", lambda: ns.remove_many(["blue"], workers=1)),
+        ("_create", lambda: ns.create("blue")),
+        ("open_ref", lambda: ns.exists("blue")),
+        ("open_ref", lambda: ns.run_in("blue", len, "")),
+        ("listnetns", ns.ns_pids),
+    ],
+    ids=["create_many", "remove_many", "create", "exists", "run_in", "ns_pids"],
+)
+def test_a_double_on_the_module_is_what_its_functions_call(double, call):
+    """As in a program's tests, whose doubles keep it from touching the machine."""
+
+    class Called(Exception):
+        pass
+
+    with mock.patch(f"fastns.netns.{double}", side_effect=Called), pytest.raises(Called):
+        call()
+    assert not isinstance(getattr(ns, double), mock.Mock)
+
+
 @pytest.mark.parametrize("name", [name for name in ns.__all__ if callable(getattr(ns, name))])
 def test_public_names_pickle_by_the_public_path(name):
     thing = getattr(ns, name)
