@@ -10,6 +10,7 @@ import os
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 
 def switch(name: str) -> bool:
@@ -35,6 +36,22 @@ if coverage:
     link_args += ["--coverage"]
     macros += [("FASTNS_COVERAGE", "1")]
 
+
+class BuildExt(build_ext):
+    """The process the relay's files run in has no thread-local storage, which is where a stack protector looks."""
+
+    def build_extensions(self):
+        compile_one = self.compiler._compile
+
+        def compile_with(obj, src, ext, cc_args, extra_postargs, pp_opts):
+            if os.path.basename(os.path.dirname(src)) == "relay":
+                extra_postargs = [*extra_postargs, "-fno-stack-protector"]
+            compile_one(obj, src, ext, cc_args, extra_postargs, pp_opts)
+
+        self.compiler._compile = compile_with
+        super().build_extensions()
+
+
 extensions = [
     Extension(
         "fastns._core",
@@ -55,6 +72,7 @@ extensions = [
 ]
 
 setup(
+    cmdclass={"build_ext": BuildExt},
     options={"build_ext": {"parallel": len(extensions)}},
     ext_modules=cythonize(
         extensions,

@@ -85,6 +85,10 @@ cdef extern from "relay/ring.h" nogil:
     int fns_ring_disarm(fns_reader *reader)
 
 
+cdef extern from "Python.h":
+    int Py_AtExit(void (*func)() noexcept nogil)
+
+
 cdef extern from "relay/start.h" nogil:
     int fns_start_fork(const fns_config *config)
     int fns_start_wait(int pid, int *status, int block)

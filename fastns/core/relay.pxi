@@ -95,6 +95,79 @@ cdef object proxy_error(int err, str text, object status):
     return ProxyError(err, text, status)
 
 
+# Proxies end when the interpreter does, and are waited for: whoever inherits them may be nobody who reaps. As late as can
+# be, when no code of Python's is run any more that might use one.
+cdef struct living:
+    int pid                     # 0: not in the list
+    int fd
+    int owner
+    living *next
+    living *before
+
+cdef enum:
+    LAST_MS = 1000              # for all of them: one that is stopped stays
+
+cdef living *alive_ones = NULL
+cdef bint ends_with_us = False
+
+
+cdef void living_end() noexcept nogil:
+    cdef lx.timespec_t pause
+    cdef int64_t deadline = fns_monotonic_ms() + LAST_MS
+    cdef int status, here = lx.getpid()
+    cdef living *one = alive_ones
+    pause.tv_sec = 0
+    pause.tv_nsec = 200000
+    while one != NULL:
+        if one.owner == here and one.fd >= 0:
+            lx.shutdown(one.fd, lx.SHUT_RDWR)
+        one = one.next
+    one = alive_ones
+    while one != NULL:
+        if one.owner == here and fns_start_wait(one.pid, &status, 0) == 0 and fns_monotonic_ms() < deadline:
+            lx.nanosleep(&pause, NULL)
+        else:
+            one = one.next
+
+
+cdef void living_add(living *one, int pid, int fd) noexcept:
+    global alive_ones, ends_with_us
+    if not ends_with_us:
+        ends_with_us = Py_AtExit(living_end) == 0
+    one.pid = pid
+    one.fd = fd
+    one.owner = lx.getpid()
+    one.before = NULL
+    one.next = alive_ones
+    if alive_ones != NULL:
+        alive_ones.before = one
+    alive_ones = one
+
+
+cdef void living_remove(living *one) noexcept:
+    global alive_ones
+    if one.pid == 0:
+        return
+    one.pid = 0
+    if one.next != NULL:
+        one.next.before = one.before
+    if one.before != NULL:
+        one.before.next = one.next
+    else:
+        alive_ones = one.next
+
+
+cdef int check_children() except -1:
+    """A proxy forked into another PID namespace would be its init, and end it. pid_namespaces(7)"""
+    try:
+        if os.readlink("/proc/thread-self/ns/pid_for_children") == os.readlink("/proc/thread-self/ns/pid"):
+            return 0
+    except OSError as error:
+        if error.errno != lx.ENOENT or not os.path.exists("/proc/thread-self/ns/pid"):
+            return 0                         # no /proc to ask
+    raise OSError(lx.EINVAL, "clone: children of this thread go to another PID namespace: start the proxy before that")
+
+
 @cython.final
 @cython.auto_pickle(False)
 cdef class RelayClient:
@@ -121,6 +194,7 @@ cdef class RelayClient:
     cdef uint32_t spare_number
     cdef set waiting            # numbers of requests under way
     cdef dict early             # replies that arrived while another was waited for
+    cdef living here            # among those that end with the interpreter
     cdef object __weakref__
 
     def __cinit__(self):
@@ -150,6 +224,7 @@ cdef class RelayClient:
         config.families = families
         config.flags = (FNS_CONFIG_READ_ONLY if read_only else 0) | (FNS_CONFIG_RESTRICTED if allowed is not None else 0)
         config.parent = lx.getpid()
+        check_children()
         if lx.socketpair(lx.AF_UNIX, lx.SOCK_SEQPACKET | lx.SOCK_CLOEXEC, 0, pair) < 0:
             raise os_error(lx.errno, "socketpair")
         config.control = pair[1]
@@ -162,6 +237,7 @@ cdef class RelayClient:
         self.fd = pair[0]
         self.pid = pid
         self.reaped = False
+        living_add(&self.here, pid, self.fd)
         try:
             self.answer(FNS_MAGIC, &reply, NULL, NULL)
             if reply.op != FNS_HELLO:
@@ -198,6 +274,7 @@ cdef class RelayClient:
             self.fd = -1
         self.drop()
         self.forget()
+        living_remove(&self.here)
         if not self.reaped and self.owner == lx.getpid():
             unreaped_add(self.pid)
 
@@ -233,6 +310,7 @@ cdef class RelayClient:
                 if not self.reaped:
                     self.reaped = True
                     self.status = status if got > 0 else None
+                    living_remove(&self.here)
                 return 1
             if fns_monotonic_ms() >= deadline:
                 return 0
@@ -447,6 +525,7 @@ cdef class RelayClient:
             return
         self.died = self.owner == lx.getpid() and self.hung_up()
         self.fd = -1
+        self.here.fd = -1
         self.forget()
         if self.owner != lx.getpid():
             lx.close(fd)
@@ -460,6 +539,7 @@ cdef class RelayClient:
             if not self.reap(2000):
                 unreaped_add(self.pid)
                 self.reaped = True
+                living_remove(&self.here)
 
 
 # Proxies whose object went away without close(): dealloc must not wait, so the next start reaps them. And started

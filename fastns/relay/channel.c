@@ -6,7 +6,6 @@
 
 #include <fcntl.h>
 #include <linux/sockios.h>
-#include <sys/ioctl.h>
 
 enum { PUMP_DATAGRAMS = 128, PUMP_BYTES = 256 * 1024, BELL_BYTES = 64 * 1024, DATAGRAM_USUAL = 256 * 1024 };
 
@@ -19,34 +18,36 @@ static uint64_t chan_tag(const struct chan *c, uint32_t kind)
 
 static int buffer_resize(int sock, int force, int plain, uint32_t bytes, struct failure *f)
 {
-    int value = (int)(bytes > FNS_BUFFER_MAX ? FNS_BUFFER_MAX : bytes);
+    int value = (int)(bytes > FNS_BUFFER_MAX ? FNS_BUFFER_MAX : bytes), err;
 
-    if (bytes == 0 || setsockopt(sock, SOL_SOCKET, force, &value, sizeof(value)) == 0)
+    if (bytes == 0 || fns_call_setsockopt(sock, SOL_SOCKET, force, &value, sizeof(value)) == 0)
         return 0;
-    if (setsockopt(sock, SOL_SOCKET, plain, &value, sizeof(value)) == 0)
-        return 0;
-    return failed(f, FNS_AT_SETSOCKOPT, errno);
+    err = fns_call_setsockopt(sock, SOL_SOCKET, plain, &value, sizeof(value));
+    return err < 0 ? failed(f, FNS_AT_SETSOCKOPT, -err) : 0;
 }
 
 static int option_enable(int sock, uint32_t flags, uint32_t flag, int option, struct failure *f)
 {
-    int on = 1;
+    int on = 1, err = 0;
 
-    if ((flags & flag) == 0 || setsockopt(sock, SOL_NETLINK, option, &on, sizeof(on)) == 0)
+    if ((flags & flag) != 0)
+        err = fns_call_setsockopt(sock, SOL_NETLINK, option, &on, sizeof(on));
+    if (err == 0)
         return 0;
-    if (errno == ENOPROTOOPT && (flag == FNS_OPEN_EXT_ACK || flag == FNS_OPEN_CAP_ACK))
+    if (err == -ENOPROTOOPT && (flag == FNS_OPEN_EXT_ACK || flag == FNS_OPEN_CAP_ACK))
         return 0;   /* an old kernel: answers are only less detailed */
-    return failed(f, FNS_AT_SETSOCKOPT, errno);
+    return failed(f, FNS_AT_SETSOCKOPT, -err);
 }
 
-/* The port id and groups of its netlink socket: 0, or -1 and errno. */
+/* The port id and groups of its netlink socket: 0, or -errno. */
 int fns_channel_name(const struct chan *c, uint32_t *portid, uint32_t *groups)
 {
     struct sockaddr_nl name = {0};
     socklen_t len = sizeof(name);
+    int err = fns_call_getsockname(c->netlink, &name, &len);
 
-    if (getsockname(c->netlink, (struct sockaddr *)&name, &len) < 0)
-        return -1;
+    if (err < 0)
+        return err;
     *portid = name.nl_pid;
     *groups = name.nl_groups;
     return 0;
@@ -56,11 +57,13 @@ int fns_channel_bind(const struct chan *c, uint32_t portid, uint32_t groups)
 {
     struct sockaddr_nl name = {.nl_family = AF_NETLINK, .nl_pid = portid, .nl_groups = groups};
 
-    return bind(c->netlink, (struct sockaddr *)&name, sizeof(name));
+    return fns_call_bind(c->netlink, &name, sizeof(name));
 }
 
 static int chan_configure(const struct chan *c, const struct fns_open *o, struct failure *f)
 {
+    int err;
+
     if (buffer_resize(c->netlink, SO_RCVBUFFORCE, SO_RCVBUF, o->rcvbuf, f) < 0
         || buffer_resize(c->netlink, SO_SNDBUFFORCE, SO_SNDBUF, o->sndbuf, f) < 0
         || option_enable(c->netlink, o->flags, FNS_OPEN_EXT_ACK, NETLINK_EXT_ACK, f) < 0
@@ -68,15 +71,17 @@ static int chan_configure(const struct chan *c, const struct fns_open *o, struct
         || option_enable(c->netlink, o->flags, FNS_OPEN_ALL_NSID, NETLINK_LISTEN_ALL_NSID, f) < 0
         || option_enable(c->netlink, o->flags, FNS_OPEN_CAP_ACK, NETLINK_CAP_ACK, f) < 0)
         return -1;
-    return fns_channel_bind(c, o->portid, o->groups) < 0 ? failed(f, FNS_AT_BIND, errno) : 0;
+    err = fns_channel_bind(c, o->portid, o->groups);
+    return err < 0 ? failed(f, FNS_AT_BIND, -err) : 0;
 }
 
 static int chan_watch(const struct chan *c, struct failure *f)
 {
-    if (fns_proxy_watch(EPOLL_CTL_ADD, c->netlink, EPOLLIN, chan_tag(c, KIND_NETLINK)) < 0
-        || fns_proxy_watch(EPOLL_CTL_ADD, c->sock, EPOLLIN | EPOLLRDHUP, chan_tag(c, KIND_CHANNEL)) < 0)
-        return failed(f, FNS_AT_EPOLL, errno);
-    return 0;
+    int err = fns_proxy_watch(EPOLL_CTL_ADD, c->netlink, EPOLLIN, chan_tag(c, KIND_NETLINK));
+
+    if (err == 0)
+        err = fns_proxy_watch(EPOLL_CTL_ADD, c->sock, EPOLLIN | EPOLLRDHUP, chan_tag(c, KIND_CHANNEL));
+    return err < 0 ? failed(f, FNS_AT_EPOLL, -err) : 0;
 }
 
 static struct chan *chan_free(void)
@@ -104,11 +109,12 @@ struct chan *fns_channel_create(int netlink, const struct fns_open *o, int pair[
 {
     struct chan *c = chan_free();
     uint32_t portid, groups;
+    int err;
 
     pair[0] = pair[1] = *memfd = -1;
     if (c == NULL) {
         failed(f, FNS_AT_LIMIT, EMFILE);
-        close(netlink);
+        (void)fns_call_close(netlink);
         return NULL;
     }
     memset(c, 0, sizeof(*c));
@@ -117,17 +123,17 @@ struct chan *fns_channel_create(int netlink, const struct fns_open *o, int pair[
     c->family = o->family;
     c->generation = ++proxy.generation;
     if (chan_configure(c, o, f) == 0) {
-        if (fns_channel_name(c, &portid, &groups) < 0) {
-            failed(f, FNS_AT_GETSOCKNAME, errno);
-        } else if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
-            failed(f, FNS_AT_SOCKETPAIR, errno);
+        if ((err = fns_channel_name(c, &portid, &groups)) < 0) {
+            failed(f, FNS_AT_GETSOCKNAME, -err);
+        } else if ((err = fns_call_socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair)) < 0) {
+            failed(f, FNS_AT_SOCKETPAIR, -err);
         } else {
             c->portid = portid;
             if (fns_ring_get(&c->ring, &proxy.spares, o->spare, o->ring_size, memfd, f) == 0) {
                 int size = 2 * (int)FNS_INLINE_MAX;
                 c->sock = pair[0];
                 pair[0] = -1;
-                (void)setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+                (void)fns_call_setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
                 proxy.stats[FNS_STAT_CHANNELS]++;
                 proxy.stats[FNS_STAT_OPENED]++;
                 if (chan_watch(c, f) == 0)
@@ -170,8 +176,8 @@ int fns_channel_netns(const struct chan *c, struct failure *f)
 
     if (c == NULL)
         return failed(f, FNS_AT_PROTOCOL, EBADF);
-    fd = c->nsfd >= 0 ? fcntl(c->nsfd, F_DUPFD_CLOEXEC, 0) : ioctl(c->netlink, SIOCGSKNS);
-    return fd < 0 ? failed(f, FNS_AT_SKNS, errno) : fd;
+    fd = c->nsfd >= 0 ? fns_call_fcntl(c->nsfd, F_DUPFD_CLOEXEC, 0) : fns_call_ioctl(c->netlink, SIOCGSKNS);
+    return fd < 0 ? failed(f, FNS_AT_SKNS, -fd) : fd;
 }
 
 /* ---- From the kernel into the ring ------------------------------------------------------------------ */
@@ -180,7 +186,7 @@ static void bell_send(struct chan *c)
 {
     proxy.stats[FNS_STAT_BELLS]++;
     /* No room means unread doorbells, and a dead caller is noticed by the loop. */
-    (void)send(c->sock, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    (void)fns_call_send(c->sock, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 static void chan_bell(struct chan *c)
@@ -258,8 +264,8 @@ static ssize_t netlink_receive(struct chan *c, void *buf, size_t size, int flags
     do {
         msg.msg_control = nsid != NULL ? label.bytes : NULL;
         msg.msg_controllen = nsid != NULL ? sizeof(label.bytes) : 0;
-        got = recvmsg(c->netlink, &msg, flags | MSG_DONTWAIT | MSG_TRUNC);
-    } while (got < 0 && errno == EINTR);
+        got = fns_call_recvmsg(c->netlink, &msg, flags | MSG_DONTWAIT | MSG_TRUNC);
+    } while (got == -EINTR);
     if (got >= 0 && nsid != NULL && msg.msg_controllen >= sizeof(label.bytes)) {
         struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
         if (cmsg != NULL && cmsg->cmsg_level == SOL_NETLINK && cmsg->cmsg_type == NETLINK_LISTEN_ALL_NSID
@@ -268,7 +274,7 @@ static ssize_t netlink_receive(struct chan *c, void *buf, size_t size, int flags
             *foreign = 1;
         }
     }
-    return got < 0 ? -errno : got;
+    return got;
 }
 
 /* One datagram from the netlink socket into the ring: its size, 0 when the ring is full, or -errno. */
@@ -331,7 +337,7 @@ void fns_channel_error(struct chan *c)
     int err = 0;
     socklen_t len = sizeof(err);
 
-    (void)getsockopt(c->netlink, SOL_SOCKET, SO_ERROR, &err, &len);
+    (void)fns_call_getsockopt(c->netlink, SOL_SOCKET, SO_ERROR, &err, &len);
     if (err == ENOBUFS) {
         chan_overrun(c);
     } else if (err != 0) {

@@ -7,8 +7,6 @@
 #include "policy.h"
 #include "requests.h"
 
-#include <poll.h>
-
 static int open_name(const char *name, uint32_t len, struct failure *f)
 {
     int fd;
@@ -20,7 +18,7 @@ static int open_name(const char *name, uint32_t len, struct failure *f)
         close_fd(&fd);       /* whether there is something is none of the caller's business either */
         return failed(f, FNS_AT_POLICY, EACCES);
     }
-    return fd < 0 ? failed(f, FNS_AT_OPEN, errno) : fd;
+    return fd < 0 ? failed(f, FNS_AT_OPEN, -fd) : fd;
 }
 
 static void op_open(const struct fns_request *rq, const uint8_t *payload, struct fds *fds, struct failure *f)
@@ -64,7 +62,7 @@ static void op_open(const struct fns_request *rq, const uint8_t *payload, struct
                 c->nsfd = nsfd;
                 fds->count = 0;
             } else if (fds->count == 0) {
-                close(nsfd);
+                (void)fns_call_close(nsfd);
             }
         }
         if (c != NULL || f->err != EMFILE || attempt == 1)
@@ -99,8 +97,8 @@ static void op_channel(const struct fns_request *rq, const uint8_t *payload, str
         err = fns_policy_setsockopt(rq->a, rq->b, payload, rq->len);
         if (err != 0)
             failed(f, err == EACCES ? FNS_AT_POLICY : FNS_AT_SETSOCKOPT, err);
-        else if (setsockopt(c->netlink, rq->a, rq->b, payload, rq->len) < 0)
-            failed(f, FNS_AT_SETSOCKOPT, errno);
+        else if ((err = fns_call_setsockopt(c->netlink, rq->a, rq->b, payload, rq->len)) < 0)
+            failed(f, FNS_AT_SETSOCKOPT, -err);
         break;
     case FNS_GETSOCKOPT:
         if (rq->len == sizeof(uint32_t)) {
@@ -112,8 +110,8 @@ static void op_channel(const struct fns_request *rq, const uint8_t *payload, str
         err = fns_policy_getsockopt(rq->a, rq->b);
         if (err != 0)
             failed(f, FNS_AT_GETSOCKOPT, err);
-        else if (getsockopt(c->netlink, rq->a, rq->b, proxy.reply.payload, &len) < 0)
-            failed(f, FNS_AT_GETSOCKOPT, errno);
+        else if ((err = fns_call_getsockopt(c->netlink, rq->a, rq->b, proxy.reply.payload, &len)) < 0)
+            failed(f, FNS_AT_GETSOCKOPT, -err);
         else
             reply->len = len < sizeof(proxy.reply.payload) ? len : (uint32_t)sizeof(proxy.reply.payload);
         break;
@@ -122,14 +120,16 @@ static void op_channel(const struct fns_request *rq, const uint8_t *payload, str
         break;
     case FNS_BIND:
         /* A bound socket keeps its port: 0 means that one. */
-        if (fns_channel_bind(c, rq->a != 0 ? (uint32_t)rq->a : c->portid, (uint32_t)rq->b) < 0) {
-            failed(f, FNS_AT_BIND, errno);
+        err = fns_channel_bind(c, rq->a != 0 ? (uint32_t)rq->a : c->portid, (uint32_t)rq->b);
+        if (err < 0) {
+            failed(f, FNS_AT_BIND, -err);
             break;
         }
         /* fall through */
     default:
-        if (fns_channel_name(c, &reply->a, &reply->b) < 0)
-            failed(f, FNS_AT_GETSOCKNAME, errno);
+        err = fns_channel_name(c, &reply->a, &reply->b);
+        if (err < 0)
+            failed(f, FNS_AT_GETSOCKNAME, -err);
     }
 }
 
@@ -163,9 +163,9 @@ static ssize_t reply_try(void)
         memcpy(CMSG_DATA(c), proxy.reply.fd, bytes);
     }
     do
-        sent = sendmsg(proxy.config.control, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
-    while (sent < 0 && errno == EINTR);
-    return sent < 0 ? -errno : sent;
+        sent = fns_call_sendmsg(proxy.config.control, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (sent == -EINTR);
+    return sent;
 }
 
 /* 0 when sent, -EAGAIN when there is no room, another -errno when no reply will ever arrive: then the proxy has to
@@ -214,6 +214,7 @@ int fns_control_hello(const struct failure *f)
     reply_start(FNS_HELLO, FNS_MAGIC);
     proxy.reply.head.err = f->err;
     proxy.reply.head.stage = f->stage;
+    proxy.reply.head.a = (uint32_t)fns_call_getpid();
     return reply_send();
 }
 
@@ -222,7 +223,7 @@ static int control_ended(void)
 {
     struct pollfd p = {proxy.config.control, 0, 0};
 
-    return poll(&p, 1, 0) == 1 && (p.revents & (POLLHUP | POLLERR)) != 0;
+    return fns_call_poll(&p, 1, 0) == 1 && (p.revents & (POLLHUP | POLLERR)) != 0;
 }
 
 /* One request of the control socket, if there is one. -1 at its end: the proxy's work is done. */

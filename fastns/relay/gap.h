@@ -11,7 +11,7 @@
 #ifndef FASTNS_RELAY_GAP_H
 #define FASTNS_RELAY_GAP_H
 
-#include "kernel.h"
+#include "call.h"
 
 #include <linux/sock_diag.h>
 #include <stdint.h>
@@ -41,7 +41,7 @@ static inline int fns_gap_look(int fd, uint32_t *queued, uint32_t *dropped)
     uint32_t info[SK_MEMINFO_VARS];
     socklen_t len = sizeof(info);
 
-    if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, info, &len) < 0 || len <= SK_MEMINFO_DROPS * sizeof(info[0]))
+    if (fns_call_getsockopt(fd, SOL_SOCKET, SO_MEMINFO, info, &len) < 0 || len <= SK_MEMINFO_DROPS * sizeof(info[0]))
         return -1;
     *queued = info[SK_MEMINFO_RMEM_ALLOC];
     *dropped = info[SK_MEMINFO_DROPS];

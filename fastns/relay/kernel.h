@@ -8,6 +8,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#undef _FORTIFY_SOURCE          /* its checks are functions of libc */
 #include <linux/netlink.h>
 #include <sys/mman.h>
 #include <sys/socket.h>

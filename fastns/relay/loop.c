@@ -6,23 +6,19 @@
 #include "control.h"
 #include "requests.h"
 
-#include <sys/syscall.h>
-
 enum { EVENTS = 64, PATIENCE_MS = 2000 };
 
 static int parent_watch(void)
 {
-    pid_t parent = getppid();
+    pid_t parent = fns_call_getppid();
 
     /* 0: the parent is in another PID namespace, so only the end of file tells. */
     if (parent == 0) {
         proxy.config.parent = 0;
         return 0;
     }
-#ifdef SYS_pidfd_open
-    proxy.parent = (int)syscall(SYS_pidfd_open, parent, 0);
-#endif
-    if (getppid() != parent || parent != proxy.config.parent)
+    proxy.parent = fns_call_pidfd_open(parent);
+    if (fns_call_getppid() != parent || parent != proxy.config.parent)
         return -1;
     if (proxy.parent >= 0)
         (void)fns_proxy_watch(EPOLL_CTL_ADD, proxy.parent, EPOLLIN, tag(KIND_PARENT, 0, 0));
@@ -31,10 +27,13 @@ static int parent_watch(void)
 
 int fns_loop_prepare(struct failure *f)
 {
-    proxy.epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (proxy.epoll < 0
-        || fns_proxy_watch(EPOLL_CTL_ADD, proxy.config.control, EPOLLIN, tag(KIND_CONTROL, 0, 0)) < 0)
-        return failed(f, FNS_AT_EPOLL, errno);
+    int err;
+
+    err = proxy.epoll = fns_call_epoll_create(EPOLL_CLOEXEC);
+    if (err >= 0)
+        err = fns_proxy_watch(EPOLL_CTL_ADD, proxy.config.control, EPOLLIN, tag(KIND_CONTROL, 0, 0));
+    if (err < 0)
+        return failed(f, FNS_AT_EPOLL, -err);
     return parent_watch() < 0 ? failed(f, FNS_AT_PROTOCOL, ECHILD) : 0;
 }
 
@@ -69,12 +68,12 @@ void fns_loop_run(void)
     struct epoll_event events[EVENTS];
 
     for (;;) {
-        int n = epoll_wait(proxy.epoll, events, EVENTS, proxy.parent >= 0 ? -1 : PATIENCE_MS);
+        int n = fns_call_epoll_wait(proxy.epoll, events, EVENTS, proxy.parent >= 0 ? -1 : PATIENCE_MS);
         for (int i = 0; i < n; i++)
             if (event_dispatch(&events[i]) < 0)
                 return;
         /* Without a pidfd: a forked copy of the caller may keep the control socket open after its end. */
-        if (n == 0 && getppid() != proxy.config.parent)
+        if (n == 0 && fns_call_getppid() != proxy.config.parent)
             return;
     }
 }

@@ -7,17 +7,21 @@
 
 #include "proxy.h"
 
-/* 0 and its identity for a descriptor of a network namespace, else -1 and errno. ioctl_nsfs(2). */
+/* 0 and its identity for a descriptor of a network namespace, else -errno. ioctl_nsfs(2). */
 int fns_netns_stat(int fd, struct stat *st);
 
 /* Whether that can be a name in the run directory: one component of a path. */
 int fns_netns_name_ok(const char *name, uint32_t len);
 
-/* Whatever stands under the name, opened, or -1 and errno. The caller sends names, not paths: what they mean is decided
- * here, with our rights. */
+/* Where the name is, or would be. */
+#define FNS_PATH_MAX (FNS_DIR_MAX + 1u + FNS_NAME_MAX + 1u)
+void fns_netns_path(char path[FNS_PATH_MAX], const char *name, uint32_t len);
+
+/* The namespace mounted under the name, opened, or -errno: EINVAL when something else stands there, which is not opened.
+ * The caller sends names, not paths: what they mean is decided here, with our rights. */
 int fns_netns_open(const char *name, uint32_t len);
 
-/* Remembers the namespace the proxy starts in. 0, or -1 when there is no way back to it from another one: then sockets
+/* Remembers which namespace the proxy starts in. 0, or -1 when there is no way back to it from another one: then sockets
  * are made by a helper that does not return either. */
 int fns_netns_find_home(void);
 

@@ -34,13 +34,13 @@ int fns_policy_add(const char *name, uint32_t len, int *fd)
         return E2BIG;
     if (proxy.allowed_count == proxy.allowed_room) {
         size_t size = sizeof(*entry);
-        void *more = mmap(NULL, size * (proxy.allowed_room + ALLOWED_STEP), PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (more == MAP_FAILED)
-            return errno;
+        void *more = fns_call_mmap(NULL, size * (proxy.allowed_room + ALLOWED_STEP), PROT_READ | PROT_WRITE,
+                                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (fns_call_is_error(more))
+            return (int)-(intptr_t)more;
         if (proxy.allowed != NULL) {
             memcpy(more, proxy.allowed, size * proxy.allowed_count);
-            munmap(proxy.allowed, size * proxy.allowed_room);
+            (void)fns_call_munmap((uintptr_t)proxy.allowed, size * proxy.allowed_room);
         }
         proxy.allowed = more;
         proxy.allowed_room += ALLOWED_STEP;
@@ -52,8 +52,9 @@ int fns_policy_add(const char *name, uint32_t len, int *fd)
         memcpy(entry->name, name, len);
         entry->name_len = len;
     } else {
-        if (fns_netns_stat(*fd, &st) < 0)
-            return errno;
+        int err = fns_netns_stat(*fd, &st);
+        if (err < 0)
+            return -err;
         entry->dev = st.st_dev;
         entry->ino = st.st_ino;
         *fd = -1;            /* stays open as long as the proxy */
@@ -92,7 +93,7 @@ int fns_policy_allows_fd(int fd)
                 return 1;
         } else {
             int named = fns_netns_open(entry->name, entry->name_len);
-            int same = named >= 0 && fstat(named, &other) == 0 && other.st_ino == st.st_ino
+            int same = named >= 0 && fns_call_fstat(named, &other) == 0 && other.st_ino == st.st_ino
                 && other.st_dev == st.st_dev;
             close_fd(&named);
             if (same)

@@ -2,22 +2,19 @@
  * It knows what of the state is whose, not what it means: no message, no channel, no policy.
  * Every file above includes it; in the caller's process there is none of it.
  *
- * Everything from here on runs in a child forked from a process with threads, so it is limited to what is safe in a
- * signal handler: plain system calls, static or mapped memory, no allocation, no stdio.
+ * Everything from here on runs in a child that has nothing but this library: the calls of call.h, static or mapped memory.
  */
 #ifndef FASTNS_RELAY_PROXY_H
 #define FASTNS_RELAY_PROXY_H
 
-#include "kernel.h"
+#include "call.h"
 #include "relay.h"
 #include "stage.h"
 #include "ring.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 /* Received control messages: descriptors are closed by whoever takes the message. */
 struct fds {
@@ -31,7 +28,8 @@ struct allowed;
 
 struct fns_proxy {
     struct fns_config config;
-    int epoll, parent, home;
+    int first;               /* the process it was started from is there: start.c */
+    int epoll, parent;
     int can_return;          /* setns to the namespace we are in works, and so does the way back to it */
     int keeps_namespaces;    /* no right to SIOCGSKNS: channels hold a descriptor */
     dev_t here_dev;          /* the namespace we stand in between requests */
@@ -76,7 +74,7 @@ static inline int tag_is_of(uint64_t value, uint32_t generation)
 static inline void close_fd(int *fd)
 {
     if (*fd >= 0)
-        close(*fd);
+        (void)fns_call_close(*fd);
     *fd = -1;
 }
 

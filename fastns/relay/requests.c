@@ -7,21 +7,18 @@
 
 #include <fcntl.h>
 #include <linux/magic.h>
-#include <poll.h>
-#include <sys/vfs.h>
 
 enum { MESSAGES = 16 };
 
 static void strict_set(const struct chan *c, int on)
 {
-    (void)setsockopt(c->netlink, SOL_NETLINK, NETLINK_GET_STRICT_CHK, &on, sizeof(on));
+    (void)fns_call_setsockopt(c->netlink, SOL_NETLINK, NETLINK_GET_STRICT_CHK, &on, sizeof(on));
 }
 
 /* A copy of the request to the kernel, the caller's descriptors in it replaced by ours. -1: not the protocol. */
 static int request_send(struct chan *c, const struct fns_message *m, uint8_t *data, const uint32_t *offsets,
                         const int *fd)
 {
-    struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
     uint32_t len = m->len;
     ssize_t sent;
 
@@ -45,11 +42,11 @@ static int request_send(struct chan *c, const struct fns_message *m, uint8_t *da
     if ((m->flags & FNS_STRICT) != 0)
         strict_set(c, 1);
     do
-        sent = sendto(c->netlink, data, len, MSG_NOSIGNAL, (struct sockaddr *)&kernel, sizeof(kernel));
-    while (sent < 0 && errno == EINTR);
+        sent = fns_call_send(c->netlink, data, len, MSG_NOSIGNAL);
+    while (sent == -EINTR);
     if (sent < 0) {
         proxy.stats[FNS_STAT_SEND_ERRORS]++;
-        fns_channel_report(c, FNS_ERROR, errno, FNS_AT_SENDTO);
+        fns_channel_report(c, FNS_ERROR, (int)-sent, FNS_AT_SENDTO);
     }
     if ((m->flags & FNS_STRICT) != 0)
         strict_set(c, 0);
@@ -67,20 +64,20 @@ static int request_send_memfd(struct chan *c, const struct fns_message *m, const
 
     if (fds->count != m->patches + 1 || len == 0 || len > FNS_REQUEST_MAX)
         return -1;
-    seals = fcntl(fds->fd[0], F_GET_SEALS);
+    seals = fns_call_fcntl(fds->fd[0], F_GET_SEALS, 0);
     if (seals < 0 || (seals & F_SEAL_SHRINK) == 0 || (seals & F_SEAL_WRITE) == 0)
         return -1;
-    if (fstat(fds->fd[0], &st) < 0 || st.st_size < (off_t)len)
+    if (fns_call_fstat(fds->fd[0], &st) < 0 || st.st_size < (off_t)len)
         return -1;
-    if (fstatfs(fds->fd[0], &fs) < 0 || fs.f_type != TMPFS_MAGIC)   /* huge pages may be missing when touched */
+    if (fns_call_fstatfs(fds->fd[0], &fs) < 0 || fs.f_type != TMPFS_MAGIC)   /* huge pages may be missing when touched */
         return -1;
-    data = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE, fds->fd[0], 0);
-    if (data == MAP_FAILED) {
-        fns_channel_report(c, FNS_ERROR, errno, FNS_AT_MMAP);
+    data = fns_call_mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE, fds->fd[0], 0);
+    if (fns_call_is_error(data)) {
+        fns_channel_report(c, FNS_ERROR, (int)-(intptr_t)data, FNS_AT_MMAP);
         return 0;
     }
     result = request_send(c, m, data, offsets, fds->fd + 1);
-    munmap(data, len);
+    (void)fns_call_munmap((uintptr_t)data, len);
     return result;
 }
 
@@ -156,7 +153,7 @@ void fns_requests_sweep(struct chan *c)
 {
     struct pollfd p = {c->sock, 0, 0};
 
-    if (p.fd >= 0 && poll(&p, 1, 0) == 1 && (p.revents & (POLLHUP | POLLERR)) != 0)
+    if (p.fd >= 0 && fns_call_poll(&p, 1, 0) == 1 && (p.revents & (POLLHUP | POLLERR)) != 0)
         while (c->sock >= 0)
             fns_requests_serve(c);
 }

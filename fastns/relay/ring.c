@@ -9,7 +9,6 @@
 #include <sched.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 enum { RESET_BYTES = 16 * 1024, TRIM_BYTES = 1024 * 1024, TRIM_ALIGN = 64 * 1024 };
 
@@ -147,28 +146,33 @@ static void ring_start(struct fns_writer *w, void *map, uint64_t size)
     atomic_store(&w->ring->bell, FNS_BELL_QUIET);
 }
 
-/* A ring in a memfd that neither side can resize: what is mapped stays mapped. */
+/* A ring in a memfd that neither side can resize: what is mapped stays mapped. A smaller one where files may not be as
+ * large. */
 static int ring_create(struct fns_writer *w, uint64_t size, struct failure *f)
 {
-    size_t bytes = FNS_RING_HEADER + size;
-    int fd = memfd_create("fastns-ring", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+    int fd = fns_call_memfd_create("fastns-ring", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL), err;
     void *map;
 
-    if (fd < 0 && errno == EINVAL)
-        fd = memfd_create("fastns-ring", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd == -EINVAL)
+        fd = fns_call_memfd_create("fastns-ring", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
-        return failed(f, FNS_AT_MEMFD, errno);
-    if (ftruncate(fd, (off_t)bytes) < 0) {
-        failed(f, FNS_AT_FTRUNCATE, errno);
-    } else if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
-        failed(f, FNS_AT_SEAL, errno);
-    } else if ((map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)) == MAP_FAILED) {
-        failed(f, FNS_AT_MMAP, errno);
+        return failed(f, FNS_AT_MEMFD, -fd);
+    /* RLIMIT_FSIZE holds for memory too; SIGXFSZ is ignored. */
+    while ((err = fns_call_ftruncate(fd, (off_t)(FNS_RING_HEADER + size))) == -EFBIG && size > FNS_RING_MIN)
+        size >>= 1;
+    if (err < 0) {
+        failed(f, FNS_AT_FTRUNCATE, -err);
+    } else if ((err = fns_call_fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)) < 0) {
+        failed(f, FNS_AT_SEAL, -err);
     } else {
-        ring_start(w, map, size);
-        return fd;
+        map = fns_call_mmap(NULL, FNS_RING_HEADER + size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (!fns_call_is_error(map)) {
+            ring_start(w, map, size);
+            return fd;
+        }
+        failed(f, FNS_AT_MMAP, (int)-(intptr_t)map);
     }
-    close(fd);
+    (void)fns_call_close(fd);
     return -1;
 }
 
@@ -205,7 +209,7 @@ static void ring_trim(struct fns_writer *w)
 {
     if (w->high >= TRIM_BYTES) {
         uint64_t keep = TRIM_ALIGN, end = w->high & ~(uint64_t)(TRIM_ALIGN - 1);
-        (void)madvise((uint8_t *)w->ring + keep, end - keep, MADV_REMOVE);
+        (void)fns_call_madvise((uint8_t *)w->ring + keep, end - keep, MADV_REMOVE);
         w->high = 0;
     }
 }
@@ -217,7 +221,7 @@ void fns_ring_spare(struct fns_writer *w, struct fns_spares *spares, uint32_t nu
 
     ring_trim(w);
     if (spares->at[at].map != NULL)
-        munmap(spares->at[at].map, FNS_RING_HEADER + spares->at[at].size);
+        (void)fns_call_munmap((uintptr_t)spares->at[at].map, FNS_RING_HEADER + spares->at[at].size);
     spares->at[at].map = w->ring;
     spares->at[at].size = w->size;
     spares->at[at].number = number;
@@ -328,5 +332,8 @@ void fns_ring_quiet(struct fns_writer *w)
 /* Says where the proxy runs: fns_ring_look(). */
 void fns_ring_worked(struct fns_writer *w)
 {
-    atomic_store_explicit(&w->ring->cpu, (uint32_t)sched_getcpu(), memory_order_relaxed);
+    unsigned int cpu = UINT32_MAX;
+
+    (void)fns_call_getcpu(&cpu);
+    atomic_store_explicit(&w->ring->cpu, cpu, memory_order_relaxed);
 }

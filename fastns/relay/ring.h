@@ -5,7 +5,7 @@
 #ifndef FASTNS_RELAY_RING_H
 #define FASTNS_RELAY_RING_H
 
-#include "kernel.h"
+#include "call.h"
 #include "relay.h"
 #include "stage.h"
 

@@ -27,11 +27,12 @@ static const char *const stage_names[FNS_AT_COUNT] = {
     [FNS_AT_LIMIT] = "the proxy's channel limit",
     [FNS_AT_POLICY] = "the proxy's policy",
     [FNS_AT_SETSID] = "setsid",
-    [FNS_AT_DUP] = "dup2",
+    [FNS_AT_DUP] = "dup3",
     [FNS_AT_PRCTL] = "prctl",
     [FNS_AT_CAPSET] = "capset",
     [FNS_AT_SECCOMP] = "seccomp",
     [FNS_AT_SKNS] = "ioctl(SIOCGSKNS)",
+    [FNS_AT_LANDLOCK] = "landlock_restrict_self",
 };
 
 const char *fns_stage_name(uint32_t stage)

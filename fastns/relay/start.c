@@ -1,6 +1,11 @@
 /* The proxy process from fork to loop: what it sheds before it serves.
  * Nothing of the caller's may stay: descriptors, memory, signal handlers. It reads no message.
  * fastns/core/relay.pxi calls it in the caller's process; behind the fork this calls all the rest.
+ *
+ * Two processes are made. The first is a copy of the caller as fork() makes it, with all that the kernel remembers of the
+ * calling thread: where libc and others have it keep rseq areas and lists of locks. The second shares the memory of the
+ * first and has none of that, nor its stack; it waits for the first to end, is the caller's child by CLONE_PARENT, and
+ * unmaps everything but this library and the stack it stands on.
  */
 #include "start.h"
 #include "channel.h"
@@ -10,305 +15,230 @@
 #include "power.h"
 
 #include <fcntl.h>
-#include <pthread.h>
+#include <linux/prctl.h>
 #include <sched.h>
 #include <signal.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
+
+enum { PAGE_LEAST = 4096, PAGE_MOST = 65536, STACK = 4 * PAGE_MOST };
 
 static void signals_reset(void)
 {
-    struct sigaction action;
-    sigset_t none;
+    enum { SIGNALS = 64 };
+    unsigned long action[4] = {0};       /* the kernel's struct sigaction begins with the handler */
+    uint64_t none = 0;
 
-    memset(&action, 0, sizeof(action));
-    for (int signo = 1; signo < NSIG; signo++) {
+    for (int signo = 1; signo <= SIGNALS; signo++) {
         switch (signo) {
         case SIGILL: case SIGTRAP: case SIGABRT: case SIGBUS: case SIGFPE: case SIGSEGV: case SIGSYS:
-        case SIGCHLD: case SIGCONT: case SIGXCPU: case SIGXFSZ:
-            action.sa_handler = SIG_DFL;
+        case SIGCHLD: case SIGCONT: case SIGXCPU:
+            action[0] = (unsigned long)SIG_DFL;
             break;
         default:
             /* Terminal and service-manager signals go to the caller, which may still need us to clean up:
              * the proxy ends when the caller does. */
-            action.sa_handler = SIG_IGN;
+            action[0] = (unsigned long)SIG_IGN;
         }
-        (void)sigaction(signo, &action, NULL);
+        (void)fns_call_sigaction(signo, action, sizeof(none));
     }
-    sigemptyset(&none);
-    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+    (void)fns_call_sigmask(SIG_SETMASK, &none, NULL);
 }
 
 static void close_from(unsigned int lowest)
 {
     struct rlimit limit;
 
-#ifdef SYS_close_range
-    if (syscall(SYS_close_range, lowest, ~0u, 0) == 0)
-        return;
-#endif
-    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+    if (fns_call_close_range(lowest, UINT32_MAX) == 0 || fns_call_rlimit(RLIMIT_NOFILE, NULL, &limit) < 0)
         return;
     for (rlim_t fd = lowest; fd < limit.rlim_max && fd < 1048576; fd++)
-        close((int)fd);
+        (void)fns_call_close((int)fd);
+}
+
+static void limit_raise(int resource, int beyond)
+{
+    struct rlimit limit, none = {RLIM_INFINITY, RLIM_INFINITY};
+
+    if ((beyond && fns_call_rlimit(resource, &none, NULL) == 0) || fns_call_rlimit(resource, NULL, &limit) < 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    (void)fns_call_rlimit(resource, &limit, NULL);
 }
 
 /* The control socket becomes 3, the standard descriptors /dev/null, nothing else stays open. */
 static int descriptors_reset(struct failure *f)
 {
-    struct rlimit limit;
-    int null;
+    int null, err;
 
     if (proxy.config.control != 3) {
-        if (dup2(proxy.config.control, 3) < 0)
-            return failed(f, FNS_AT_DUP, errno);
+        err = fns_call_dup3(proxy.config.control, 3, O_CLOEXEC);
+        if (err < 0)
+            return failed(f, FNS_AT_DUP, -err);
         proxy.config.control = 3;
     }
-    (void)fcntl(3, F_SETFD, FD_CLOEXEC);
     close_from(4);
-    null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    null = fns_call_open("/dev/null", O_RDWR | O_CLOEXEC);
     for (int fd = 0; fd < 3; fd++) {
 #if defined(FASTNS_SANITIZE) || defined(FASTNS_COVERAGE)
         if (fd == 2)
             continue;    /* reports go there */
 #endif
         if (null < 0)
-            close(fd);
+            (void)fns_call_close(fd);
         else if (null != fd)
-            (void)dup2(null, fd);
+            (void)fns_call_dup3(null, fd, O_CLOEXEC);
     }
     if (null > 3)
-        close(null);
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-        limit.rlim_cur = limit.rlim_max;
-        (void)setrlimit(RLIMIT_NOFILE, &limit);
-    }
+        (void)fns_call_close(null);
+    limit_raise(RLIMIT_NOFILE, 0);
+    limit_raise(RLIMIT_FSIZE, 1);        /* rings are files to it */
     return 0;
 }
 
-/* What the caller had mapped at the fork would cost memory as soon as it writes there. Everything goes, except
- * this library, libc, the dynamic linker, the kernel's own pages, and the parts of stack and thread-local
- * storage in use. Linked with -z now, so no symbol is looked up any more. */
-struct keep { uintptr_t low, high; };
-enum { ANCHORS = 5, FILES = 8, IDENTITY = 64, SPANS = 4 };
+/* ---- Memory ----------------------------------------------------------------------------------------- */
 
-struct maps {
-    int fd;
-    size_t start, end;
-    char buf[8192];
+/* Where this library begins and ends: the linker's own names. */
+extern const char __ehdr_start[] __attribute__((visibility("hidden")));
+extern const char _end[] __attribute__((visibility("hidden")));
+
+struct span {
+    uintptr_t low, high;
 };
 
-static const char *maps_line(struct maps *m, size_t *len)
+/* What the kernel has sealed stays (mseal(2)): the pages around it go. */
+static void unmap(uintptr_t low, uintptr_t high, uintptr_t page)
 {
-    for (;;) {
-        char *newline = memchr(m->buf + m->start, '\n', m->end - m->start);
-        ssize_t got;
-        if (newline != NULL) {
-            const char *line = m->buf + m->start;
-            *len = (size_t)(newline - line);
-            m->start += *len + 1;
-            return line;
+    uintptr_t middle;
+
+    if (low >= high || fns_call_munmap(low, high - low) != -EPERM || high - low <= page)
+        return;
+    middle = (low + (high - low) / 2) & ~(page - 1);
+    unmap(low, middle, page);
+    unmap(middle, high, page);
+}
+
+/* From there to the end of what a process can map, which no call tells: a power of two, or a page less. */
+static void unmap_rest(uintptr_t low, uintptr_t page)
+{
+    enum { BITS_MOST = 63, BITS_LEAST = 32 };
+
+    for (int bits = BITS_MOST; bits >= BITS_LEAST; bits--) {
+        uintptr_t high = (uintptr_t)1 << bits;
+        for (int less = 0; less < 2 && low < high; less++, high -= page) {
+            int err = fns_call_munmap(low, high - low);
+            if (err == -EPERM)
+                unmap(low, high, page);
+            if (err != -EINVAL)
+                return;
         }
-        memmove(m->buf, m->buf + m->start, m->end - m->start);
-        m->end -= m->start;
-        m->start = 0;
-        if (m->end == sizeof(m->buf))
-            return NULL;
-        got = read(m->fd, m->buf + m->end, sizeof(m->buf) - m->end);
-        if (got <= 0)
-            return NULL;
-        m->end += (size_t)got;
     }
 }
 
-static const char *hex(const char *s, const char *end, uintptr_t *value)
+static uintptr_t page_size(const char *mapped)
 {
-    uintptr_t v = 0;
+    uintptr_t page = PAGE_LEAST;
 
-    for (; s < end; s++) {
-        unsigned int digit;
-        if (*s >= '0' && *s <= '9')
-            digit = (unsigned int)(*s - '0');
-        else if (*s >= 'a' && *s <= 'f')
-            digit = (unsigned int)(*s - 'a') + 10;
-        else
-            break;
-        v = (v << 4) | digit;
-    }
-    *value = v;
+    while (page < PAGE_MOST && fns_call_mprotect((void *)(uintptr_t)(mapped + page), 0, PROT_NONE) == -EINVAL)
+        page <<= 1;
+    return page;
+}
+
+static struct span pages(uintptr_t low, uintptr_t high, uintptr_t page)
+{
+    struct span s = {low & ~(page - 1), (high + page - 1) & ~(page - 1)};
+
     return s;
 }
 
-struct mapping {
-    uintptr_t low, high;
-    const char *identity;    /* offset-free "dev inode" text */
-    size_t identity_len;
-    const char *path;
-    size_t path_len;
-};
-
-/* low-high perms offset dev inode path: proc_pid_maps(5). */
-static int mapping_parse(const char *line, size_t len, struct mapping *m)
+static uintptr_t shadow_stack(void)
 {
-    const char *end = line + len, *s = hex(line, end, &m->low);
+    uintptr_t at = 0;
 
-    if (s == end || *s != '-')
-        return -1;
-    s = hex(s + 1, end, &m->high);
-    for (int field = 0; field < 2; field++) {    /* to the space before perms, before offset */
-        s = memchr(s, ' ', (size_t)(end - s));
-        if (s == NULL)
-            return -1;
-        s++;
-    }
-    s = memchr(s, ' ', (size_t)(end - s));
-    if (s == NULL)
-        return -1;
-    m->identity = ++s;
-    for (int field = 0; field < 2 && s != NULL; field++) {
-        s = memchr(s, ' ', (size_t)(end - s));
-        if (s != NULL && field == 0)
-            s++;
-    }
-    if (s == NULL)
-        s = end;
-    m->identity_len = (size_t)(s - m->identity);
-    while (s < end && *s == ' ')
-        s++;
-    m->path = s;
-    m->path_len = (size_t)(end - s);
-    return m->high > m->low ? 0 : -1;
-}
-
-static int mapping_is(const struct mapping *m, const char *prefix)
-{
-    size_t len = strlen(prefix);
-
-    return m->path_len >= len && memcmp(m->path, prefix, len) == 0;
-}
-
-/* The dynamic linker, by the file name it has on glibc and musl. */
-static int mapping_is_linker(const struct mapping *m)
-{
-    for (size_t i = m->path_len; i > 0; i--)
-        if (m->path[i - 1] == '/')
-            return m->path_len - i >= 2 && memcmp(m->path + i, "ld", 2) == 0;
-    return 0;
-}
-
-static void unmap(uintptr_t low, uintptr_t high)
-{
-#if !defined(FASTNS_COVERAGE)    /* the counters are written out at exit with the whole of libc */
-    if (high > low)
-        (void)munmap((void *)low, high - low);
-#else
-    (void)low;
-    (void)high;
+#if defined(__x86_64__)
+    __asm__ volatile("rdsspq %0" : "+r"(at));     /* does nothing where there is none */
 #endif
+    return at;
 }
 
-/* Unmaps a mapping except for the spans inside it. */
-static void unmap_around(uintptr_t low, uintptr_t high, const struct keep *spans)
+/* Everything goes but this library and the stack, the shadow one too: the program's heap and stacks, its arguments and
+ * environment, all libraries, the kernel's own pages. */
+static void __attribute__((unused)) memory_shed(const char *stack)
 {
-    while (low < high) {
-        uintptr_t next_low = high, next_high = high;
-        for (int i = 0; i < SPANS; i++) {
-            uintptr_t a = spans[i].low > low ? spans[i].low : low;
-            uintptr_t b = spans[i].high < high ? spans[i].high : high;
-            if (a < b && a < next_low) {
-                next_low = a;
-                next_high = b;
-            }
-        }
-        unmap(low, next_low);
-        low = next_high;
-    }
-}
-
-static void __attribute__((noinline, unused)) memory_shed(void)
-{
-    static struct maps m;
-    static char identities[FILES][IDENTITY];
-    size_t lengths[FILES] = {0};
-    int files = 0;
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), kept_high = 0;
-    uintptr_t here = (uintptr_t)__builtin_frame_address(0), local = (uintptr_t)&errno;
-    uintptr_t thread = (uintptr_t)pthread_self();    /* the compiler's word for it is unknown to gcc 10 on x86 */
-    const uintptr_t anchors[ANCHORS] = {(uintptr_t)&memory_shed, (uintptr_t)&recvmsg, (uintptr_t)&syscall,
-                                        (uintptr_t)&memcpy, (uintptr_t)&epoll_wait};
-    struct keep spans[SPANS] = {
-        {here - 256 * 1024, here + 16 * 1024},
-        {thread - 16 * 1024, thread + 16 * 1024},
-        {local - 16 * 1024, local + 16 * 1024},
-        {(uintptr_t)&proxy, (uintptr_t)(&proxy + 1)},
+    uintptr_t page = page_size(stack), shadow = shadow_stack(), low = 0;
+    struct span kept[] = {
+        pages((uintptr_t)__ehdr_start, (uintptr_t)_end, page),
+        pages((uintptr_t)stack, (uintptr_t)stack + STACK, page),
+        pages(shadow, shadow + (shadow != 0 ? page : 0), page),
     };
-    const char *line;
-    size_t len;
+    enum { KEPT = sizeof(kept) / sizeof(kept[0]) };
 
-    for (int i = 0; i < SPANS; i++) {
-        spans[i].low &= ~(page - 1);
-        spans[i].high = (spans[i].high + page - 1) & ~(page - 1);
-    }
-    for (int pass = 0; pass < 2; pass++) {
-        m.fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
-        if (m.fd < 0)
-            return;
-        m.start = m.end = 0;
-        while ((line = maps_line(&m, &len)) != NULL) {
-            struct mapping map;
-            int keep = 0;
-            if (mapping_parse(line, len, &map) < 0)
-                continue;
-            if (pass == 0) {
-                for (int i = 0; i < ANCHORS; i++)
-                    keep |= anchors[i] >= map.low && anchors[i] < map.high;
-                keep |= mapping_is_linker(&map);
-                if (keep && files < FILES && map.identity_len <= IDENTITY) {
-                    memcpy(identities[files], map.identity, map.identity_len);
-                    lengths[files++] = map.identity_len;
-                }
-                continue;
+    for (int done = 0; done < KEPT; done++) {
+        struct span *next = &kept[done];
+        for (int i = done; i < KEPT; i++) {
+            if (kept[i].low < next->low) {
+                struct span lower = kept[i];
+                kept[i] = *next;
+                *next = lower;
             }
-            for (int i = 0; i < files; i++)
-                keep |= map.path_len != 0 && lengths[i] == map.identity_len
-                    && memcmp(identities[i], map.identity, map.identity_len) == 0;
-            keep |= mapping_is(&map, "[v");                          /* vdso, vvar, vsyscall */
-            keep |= map.path_len == 0 && map.low == kept_high;       /* .bss of a library kept */
-            if (keep)
-                kept_high = map.path_len == 0 ? 0 : map.high;
-            else
-                unmap_around(map.low, map.high, spans);
         }
-        close(m.fd);
+        unmap(low, next->low, page);
+        if (next->high > low)
+            low = next->high;
     }
+    unmap_rest(low, page);
 }
 
-static int prepare(struct failure *f)
+/* What /proc shows of a process's arguments and environment is read from its memory, of what no file is mapped to: from
+ * the far end of the stack. Where the kernel does not let us say so, it is where nothing is any more.
+ * PR_SET_MM_MAP of PR_SET_MM(2const) */
+static void __attribute__((unused)) title_set(char *stack)
 {
-    size_t bytes;
-    void *table;
+    static const char title[] = "fastns-proxy";
+    char *at = stack + PAGE_MOST;
+    const uint64_t low = (uintptr_t)__ehdr_start, high = (uintptr_t)_end;
+    struct prctl_mm_map map = {
+        .start_code = low, .end_code = high, .start_data = low, .end_data = high, .start_brk = high + 1,
+        .brk = high + 1, .start_stack = (uintptr_t)stack + STACK, .arg_start = (uintptr_t)at,
+        .arg_end = (uintptr_t)at + sizeof(title), .env_start = (uintptr_t)at, .env_end = (uintptr_t)at,
+        .exe_fd = UINT32_MAX,
+    };
 
-    proxy.epoll = proxy.parent = proxy.home = -1;
+    memcpy(at, title, sizeof(title));
+    (void)fns_call_prctl(PR_SET_MM, PR_SET_MM_MAP, (unsigned long)&map, sizeof(map));
+}
+
+/* ---- The process ------------------------------------------------------------------------------------ */
+
+static int prepare(char *stack, struct failure *f)
+{
+    void *table;
+    int err;
+
+    (void)stack;
+    proxy.epoll = proxy.parent = -1;
     proxy.reply.fd[0] = proxy.reply.fd[1] = -1;
-    if (setsid() < 0)
-        return failed(f, FNS_AT_SETSID, errno);
+    err = fns_call_setsid();
+    if (err < 0)
+        return failed(f, FNS_AT_SETSID, -err);
     signals_reset();
     if (descriptors_reset(f) < 0)
         return -1;
-    if (prctl(PR_SET_NAME, "fastns-proxy", 0, 0, 0) < 0)
-        return failed(f, FNS_AT_PRCTL, errno);
-    umask(077);
-    if (chdir("/") < 0)
-        return failed(f, FNS_AT_OPEN, errno);
-#if !defined(FASTNS_SANITIZE)
-    memory_shed();
+    err = fns_call_prctl(PR_SET_NAME, (unsigned long)"fastns-proxy", 0, 0);
+    if (err == 0)
+        err = fns_call_prctl(PR_SET_DUMPABLE, 0, 0, 0);
+    if (err < 0)
+        return failed(f, FNS_AT_PRCTL, -err);
+    (void)fns_call_umask(077);
+    err = fns_call_chdir("/");
+    if (err < 0)
+        return failed(f, FNS_AT_OPEN, -err);
+#if !defined(FASTNS_SANITIZE) && !defined(FASTNS_COVERAGE)   /* what they do takes the whole of libc */
+    memory_shed(stack);
+    title_set(stack);
 #endif
-    bytes = sizeof(struct chan) * proxy.config.max_channels;
-    table = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (table == MAP_FAILED)
-        return failed(f, FNS_AT_MMAP, errno);
+    table = fns_call_mmap(NULL, sizeof(struct chan) * proxy.config.max_channels, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (fns_call_is_error(table))
+        return failed(f, FNS_AT_MMAP, (int)-(intptr_t)table);
     proxy.chans = table;
     if (fns_loop_prepare(f) < 0)
         return -1;
@@ -321,48 +251,67 @@ static int prepare(struct failure *f)
 extern void __gcov_dump(void);
 #endif
 
-static void __attribute__((noreturn)) finish(int status)
+/* The second process, from its first step to its last. */
+static int serve(void *stack)
 {
+    struct failure f = {0, 0};
+    int ready;
+
+    while (__atomic_load_n(&proxy.first, __ATOMIC_ACQUIRE) != 0)
+        (void)fns_call_futex_wait(&proxy.first, 1);
+    ready = prepare(stack, &f);
+    if (fns_control_hello(&f) == 0 && ready == 0)
+        fns_loop_run();
 #if defined(FASTNS_COVERAGE)
     __gcov_dump();
 #endif
-    for (;;)
-        syscall(SYS_exit_group, status);
+    fns_call_exit(ready == 0 ? 0 : 1);
 }
 
-static void __attribute__((noreturn, noinline)) child_run(void)
+/* The first process: the pid of the second, or -errno. Its own end sets proxy.first to 0. */
+static int second_start(void)
 {
-    struct failure f = {0, 0};
-    int ready = prepare(&f);
+    char *stack = fns_call_mmap(NULL, STACK, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int err;
 
-    if (fns_control_hello(&f) == 0 && ready == 0)
-        fns_loop_run();
-    finish(ready == 0 ? 0 : 1);
+    if (fns_call_is_error(stack))
+        return (int)(intptr_t)stack;
+    err = fns_call_mprotect(stack + PAGE_MOST, STACK - PAGE_MOST, PROT_READ | PROT_WRITE);
+    if (err < 0)
+        return err;
+    proxy.first = 1;
+    (void)fns_call_set_tid_address(&proxy.first);
+    return fns_call_clone(CLONE_VM | CLONE_PARENT, stack + STACK, serve, stack);
 }
 
 pid_t fns_start_fork(const struct fns_config *config)
 {
-    sigset_t every, before;
-    long pid;
+    uint64_t every = UINT64_MAX, before;
+    int *told, first, pid;
 
     if (config->max_channels == 0 || config->max_channels > 0xffffu)
         return -EINVAL;
-    sigfillset(&every);
-    sigprocmask(SIG_SETMASK, &every, &before);
-    pid = syscall(SYS_clone, 0L, 0L, 0L, 0L, 0L);
-    if (pid == 0) {
+    told = fns_call_mmap(NULL, sizeof(*told), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (fns_call_is_error(told))
+        return (int)(intptr_t)told;
+    *told = -ECHILD;
+    (void)fns_call_sigmask(SIG_SETMASK, &every, &before);
+    first = fns_call_fork();
+    if (first == 0) {
         memcpy(&proxy.config, config, sizeof(proxy.config));
-        child_run();
+        *told = second_start();
+        fns_call_exit(0);
     }
-    if (pid < 0)
-        pid = -errno;
-    sigprocmask(SIG_SETMASK, &before, NULL);
-    return (pid_t)pid;
+    if (first > 0)
+        while (fns_call_wait(first, NULL, __WALL) == -EINTR)
+            ;
+    pid = first < 0 ? first : *told;
+    (void)fns_call_sigmask(SIG_SETMASK, &before, NULL);
+    (void)fns_call_munmap((uintptr_t)told, sizeof(*told));
+    return pid;
 }
 
 pid_t fns_start_wait(pid_t pid, int *status, int block)
 {
-    pid_t got = waitpid(pid, status, __WALL | (block ? 0 : WNOHANG));
-
-    return got < 0 ? -errno : got;
+    return fns_call_wait(pid, status, __WALL | (block ? 0 : WNOHANG));
 }

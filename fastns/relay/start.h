@@ -1,5 +1,5 @@
 /* The proxy as a process of the caller's: started and waited for.
- * These two run in the caller's process, without the GIL where it is Python, and touch nothing there.
+ * These run in the caller's process, without the GIL where it is Python, and touch nothing there.
  * Called by fastns/core/: relay.pxi, and spawn.pxi for other children that no exit signal tells of. clone(2)
  */
 #ifndef FASTNS_RELAY_START_H

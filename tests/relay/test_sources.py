@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
+from isolation import need_tool
 
 PACKAGE = Path(__file__).resolve().parents[2] / "fastns" / "relay"
 
@@ -15,6 +17,8 @@ if not PACKAGE.is_dir():  # the tests of an installed package, away from the sou
 # From the bottom up: a file includes headers, and calls functions, of those before it.
 ORDER = [
     "kernel",
+    "bytes",
+    "call",
     "stage",
     "relay",
     "gap",
@@ -73,12 +77,12 @@ def test_calls_go_downwards(path):
 @pytest.mark.parametrize("path", [path for path in FILES if path.suffix == ".c"], ids=lambda path: path.name)
 def test_names_say_the_file(path):
     for name in defined(path):
-        assert name.startswith(f"fns_{path.stem}_"), name
+        assert name.startswith(f"fns_{path.stem}_") or path.stem == "bytes", name
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.suffix == ".h"], ids=lambda path: path.name)
 def test_header_lists_its_own_file_only(path):
-    for name in re.findall(r"\b(fns_\w+)\s*\([^{}]*?\);", code(path)):
+    for name in re.findall(r"^\w[\w *()]*?\b(fns_\w+)\s*\([^{}]*?\);", code(path), re.M):
         assert DEFINED[name] in (path, path.with_suffix(".c")), name
 
 
@@ -99,3 +103,22 @@ def test_begins_with_what_it_is_for(path):
     comment = re.match(r"/\*.*?\*/", path.read_text(encoding="utf-8"), re.DOTALL)
     assert comment is not None
     assert sum(bool(line.strip(" */")) for line in comment[0].splitlines()) >= 3
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+@pytest.mark.parametrize("level", ["-O0", "-O2", "-O3"])
+def test_nothing_of_libc_runs_in_the_proxy(compiler, level, tmp_path):
+    """What a program interposes does not run there, and what it had mapped is not there. The caller's end of the ring is
+    in the file of the other one."""
+    need_tool(compiler)
+    sources = [path for path in FILES if path.suffix == ".c"]
+    flags = [level, "-std=gnu11", "-fPIC", "-fvisibility=hidden", "-fno-stack-protector", "-D_FORTIFY_SOURCE=2"]
+    subprocess.run([compiler, *flags, "-c", *map(str, sources)], check=True, cwd=tmp_path)
+    names: dict[str, set[str]] = {"T": set(), "U": set()}
+    for path in sources:
+        kept = {"clock_gettime", "sched_getcpu"} if path.stem == "ring" else set()
+        done = subprocess.run(["nm", f"{path.stem}.o"], check=True, cwd=tmp_path, capture_output=True, text=True)
+        for line in done.stdout.splitlines():
+            kind, name = line.split()[-2:]
+            names["U" if kind == "U" else "T"].add("" if name in kept else name)
+    assert names["U"] - names["T"] <= {"", "__ehdr_start", "_end", "_GLOBAL_OFFSET_TABLE_"}
