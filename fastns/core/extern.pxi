@@ -21,6 +21,13 @@ cdef extern from *:
     int64_t fns_monotonic_ms() nogil
 
 
+# The kernel's own calls where what a program may have preloaded would add to a message: descriptors, as socket_wrapper does.
+cdef extern from "relay/call.h" nogil:
+    ssize_t fns_call_sendmsg(int fd, const lx.msghdr *message, int flags)
+    ssize_t fns_call_recvmsg(int fd, lx.msghdr *message, int flags)
+    int fns_call_socketpair(int domain, int type, int protocol, int *pair)
+
+
 cdef extern from "relay/gap.h" nogil:
     int FNS_SO_MEMINFO "SO_MEMINFO"
     struct fns_gap:

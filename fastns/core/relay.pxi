@@ -38,7 +38,6 @@ cdef ssize_t send_with(int fd, lx.iovec *iov, int n, int *fds, int count) noexce
     cdef lx.msghdr msg
     cdef lx.cmsghdr *cmsg
     cdef char control[FNS_FDS_SPACE]
-    cdef ssize_t sent
     memset(&msg, 0, sizeof(msg))
     msg.msg_iov = iov
     msg.msg_iovlen = n
@@ -51,8 +50,7 @@ cdef ssize_t send_with(int fd, lx.iovec *iov, int n, int *fds, int count) noexce
         cmsg.cmsg_type = lx.SCM_RIGHTS
         cmsg.cmsg_len = lx.CMSG_LEN(count * sizeof(int))
         memcpy(lx.CMSG_DATA(cmsg), fds, count * sizeof(int))
-    sent = lx.sendmsg(fd, &msg, lx.MSG_DONTWAIT | lx.MSG_NOSIGNAL)
-    return -lx.errno if sent < 0 else sent
+    return fns_call_sendmsg(fd, &msg, lx.MSG_DONTWAIT | lx.MSG_NOSIGNAL)
 
 
 cdef ssize_t receive_with(int fd, void *buf, size_t size, int *fds, int *count) noexcept nogil:
@@ -70,9 +68,9 @@ cdef ssize_t receive_with(int fd, void *buf, size_t size, int *fds, int *count) 
     msg.msg_control = control
     msg.msg_controllen = FNS_PAIR_SPACE
     count[0] = 0
-    got = lx.recvmsg(fd, &msg, lx.MSG_DONTWAIT | lx.MSG_CMSG_CLOEXEC)
+    got = fns_call_recvmsg(fd, &msg, lx.MSG_DONTWAIT | lx.MSG_CMSG_CLOEXEC)
     if got < 0:
-        return -lx.errno
+        return got
     cmsg = lx.CMSG_FIRSTHDR(&msg)
     if cmsg != NULL and cmsg.cmsg_level == lx.SOL_SOCKET and cmsg.cmsg_type == lx.SCM_RIGHTS:
         count[0] = 2 if cmsg.cmsg_len >= lx.CMSG_LEN(2 * sizeof(int)) else 1
@@ -128,6 +126,7 @@ cdef void living_end() noexcept nogil:
             lx.nanosleep(&pause, NULL)
         else:
             one = one.next
+    unreaped_wait(deadline)
 
 
 cdef void living_add(living *one, int pid, int fd) noexcept:
@@ -225,8 +224,9 @@ cdef class RelayClient:
         config.flags = (FNS_CONFIG_READ_ONLY if read_only else 0) | (FNS_CONFIG_RESTRICTED if allowed is not None else 0)
         config.parent = lx.getpid()
         check_children()
-        if lx.socketpair(lx.AF_UNIX, lx.SOCK_SEQPACKET | lx.SOCK_CLOEXEC, 0, pair) < 0:
-            raise os_error(lx.errno, "socketpair")
+        err = fns_call_socketpair(lx.AF_UNIX, lx.SOCK_SEQPACKET | lx.SOCK_CLOEXEC, 0, pair)
+        if err < 0:
+            raise os_error(-err, "socketpair")
         config.control = pair[1]
         with nogil:
             pid = fns_start_fork(&config)
@@ -561,13 +561,11 @@ cdef void unreaped_add(int pid) noexcept:
             return
 
 
-def reap_abandoned(int patience_ms=0):
-    """Reap proxies whose object was dropped without close()."""
+cdef void unreaped_wait(int64_t deadline) noexcept nogil:
     cdef int status, i
-    cdef int64_t deadline = fns_monotonic_ms() + patience_ms
     cdef lx.timespec_t pause
     pause.tv_sec = 0
-    pause.tv_nsec = 1000000
+    pause.tv_nsec = 200000
     for i in range(UNREAPED_MAX):
         while unreaped[i]:
             if fns_start_wait(unreaped[i], &status, 0) != 0:
@@ -575,5 +573,11 @@ def reap_abandoned(int patience_ms=0):
             elif fns_monotonic_ms() >= deadline:
                 break
             else:
-                with nogil:
-                    lx.nanosleep(&pause, NULL)
+                lx.nanosleep(&pause, NULL)
+
+
+def reap_abandoned(int patience_ms=0):
+    """Reap proxies whose object was dropped without close()."""
+    cdef int64_t deadline = fns_monotonic_ms() + patience_ms
+    with nogil:
+        unreaped_wait(deadline)
