@@ -214,7 +214,6 @@ int fns_control_hello(const struct failure *f)
     reply_start(FNS_HELLO, FNS_MAGIC);
     proxy.reply.head.err = f->err;
     proxy.reply.head.stage = f->stage;
-    proxy.reply.head.a = (uint32_t)fns_call_getpid();
     return reply_send();
 }
 

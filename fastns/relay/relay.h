@@ -28,7 +28,7 @@
 
 /* Control socket. */
 enum fns_op {
-    FNS_HELLO = 1,    /* proxy -> caller, once: set-up done or failed; a is its pid */
+    FNS_HELLO = 1,    /* proxy -> caller, once: set-up done or failed */
     FNS_OPEN = 2,
     FNS_SETSOCKOPT = 3,
     FNS_GETSOCKOPT = 4,

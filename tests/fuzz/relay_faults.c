@@ -12,9 +12,11 @@
 #include <sys/vfs.h>
 
 #define CALLS(X) \
-    X(setsid) X(dup2) X(prctl) X(chdir) X(mmap) X(epoll_create1) X(epoll_ctl) X(socket) X(setsockopt) X(getsockopt) \
-    X(getsockname) X(bind) X(socketpair) X(memfd_create) X(ftruncate) X(fcntl) X(fstat) X(fstatfs) X(setns) X(clone) \
-    X(open) X(sendto) X(recvmsg) X(sendmsg) X(syscall) X(getrlimit) X(ioctl) X(epoll_wait) X(getppid) X(poll) X(send)
+    X(setsid) X(dup3) X(prctl) X(chdir) X(mmap) X(mprotect) X(epoll_create) X(epoll_ctl) X(socket) X(setsockopt) \
+    X(getsockopt) X(getsockname) X(bind) X(socketpair) X(memfd_create) X(ftruncate) X(fcntl) X(fstat) X(fstatfs) X(statfs) \
+    X(setns) X(clone) X(open) X(send) X(recvmsg) X(sendmsg) X(rlimit) X(ioctl) X(epoll_wait) X(getppid) X(poll) \
+    X(close_range) X(pidfd_open) X(capget) X(capset) X(setresgid) X(setresuid) X(landlock_create) X(landlock_restrict) \
+    X(seccomp)
 
 enum { CALL_NONE,
 #define X(name) CALL_##name,
@@ -30,17 +32,14 @@ CALLS(X)
 
 static struct shared {
     volatile int call, after, error, hits, always;
-    volatile long number;        /* of syscall(), or 0 for any */
     volatile int cut;            /* recvmsg: MSG_CTRUNC this many times */
     volatile int netlink;        /* recvmsg: only of a netlink socket */
 } *shared;
 static pid_t main_pid;
 
-extern long __real_syscall(long number, ...);
-
 static int fails(int call)
 {
-    if (shared == NULL || shared->call != call || (pid_t)__real_syscall(SYS_getpid) == main_pid)
+    if (shared == NULL || shared->call != call || fns_call_getpid() == main_pid)
         return 0;
     if (shared->after > 0) {
         shared->after--;
@@ -49,92 +48,83 @@ static int fails(int call)
     if (shared->hits > 0 && !shared->always)
         return 0;
     shared->hits++;
-    errno = shared->error;
     return 1;
 }
 
 #define WRAP(type, name, arguments, values) \
-    extern type __real_##name arguments; \
-    type __wrap_##name arguments; \
-    type __wrap_##name arguments { return fails(CALL_##name) ? (type)-1 : __real_##name values; }
+    extern type __real_fns_call_##name arguments; \
+    type __wrap_fns_call_##name arguments; \
+    type __wrap_fns_call_##name arguments \
+    { \
+        return fails(CALL_##name) ? (type)(intptr_t)-shared->error : __real_fns_call_##name values; \
+    }
 
-WRAP(pid_t, setsid, (void), ())
-WRAP(int, dup2, (int a, int b), (a, b))
-WRAP(int, prctl, (int o, unsigned long a, unsigned long b, unsigned long c, unsigned long d), (o, a, b, c, d))
+WRAP(int, setsid, (void), ())
+WRAP(int, dup3, (int a, int b, int f), (a, b, f))
+WRAP(int, prctl, (int o, unsigned long a, unsigned long b, unsigned long c), (o, a, b, c))
 WRAP(int, chdir, (const char *p), (p))
 WRAP(void *, mmap, (void *a, size_t l, int p, int f, int fd, off_t o), (a, l, p, f, fd, o))
-WRAP(int, epoll_create1, (int f), (f))
+WRAP(int, mprotect, (void *a, size_t l, int p), (a, l, p))
+WRAP(int, epoll_create, (int f), (f))
 WRAP(int, epoll_ctl, (int e, int o, int fd, struct epoll_event *ev), (e, o, fd, ev))
+WRAP(int, epoll_wait, (int e, struct epoll_event *ev, int n, int t), (e, ev, n, t))
 WRAP(int, socket, (int d, int t, int p), (d, t, p))
 WRAP(int, setsockopt, (int fd, int l, int n, const void *v, socklen_t s), (fd, l, n, v, s))
 WRAP(int, getsockopt, (int fd, int l, int n, void *v, socklen_t *s), (fd, l, n, v, s))
-WRAP(int, getsockname, (int fd, struct sockaddr *a, socklen_t *s), (fd, a, s))
-WRAP(int, bind, (int fd, const struct sockaddr *a, socklen_t s), (fd, a, s))
+WRAP(int, getsockname, (int fd, void *a, socklen_t *s), (fd, a, s))
+WRAP(int, bind, (int fd, const void *a, socklen_t s), (fd, a, s))
 WRAP(int, socketpair, (int d, int t, int p, int *sv), (d, t, p, sv))
 WRAP(int, memfd_create, (const char *n, unsigned int f), (n, f))
 WRAP(int, ftruncate, (int fd, off_t l), (fd, l))
+WRAP(int, fcntl, (int fd, int c, long a), (fd, c, a))
 WRAP(int, fstat, (int fd, struct stat *st), (fd, st))
 WRAP(int, fstatfs, (int fd, struct statfs *st), (fd, st))
+WRAP(int, statfs, (const char *p, struct statfs *st), (p, st))
 WRAP(int, setns, (int fd, int t), (fd, t))
-WRAP(ssize_t, sendto, (int fd, const void *b, size_t l, int f, const struct sockaddr *a, socklen_t s), (fd, b, l, f, a, s))
+WRAP(int, clone, (unsigned long f, void *s, int (*r)(void *), void *a), (f, s, r, a))
+WRAP(int, open, (const char *p, int f), (p, f))
 WRAP(ssize_t, send, (int fd, const void *b, size_t l, int f), (fd, b, l, f))
 WRAP(ssize_t, sendmsg, (int fd, const struct msghdr *m, int f), (fd, m, f))
-WRAP(int, getrlimit, (int r, struct rlimit *l), (r, l))
-WRAP(int, epoll_wait, (int e, struct epoll_event *ev, int n, int t), (e, ev, n, t))
-WRAP(pid_t, getppid, (void), ())
-WRAP(int, poll, (struct pollfd *p, nfds_t n, int t), (p, n, t))
+WRAP(int, rlimit, (int r, const struct rlimit *n, struct rlimit *o), (r, n, o))
+WRAP(int, ioctl, (int fd, unsigned long r), (fd, r))
+WRAP(int, getppid, (void), ())
+WRAP(int, poll, (struct pollfd *p, unsigned int n, int t), (p, n, t))
+WRAP(int, close_range, (unsigned int a, unsigned int b), (a, b))
+WRAP(int, pidfd_open, (pid_t p), (p))
+WRAP(int, capget, (void *h, void *d), (h, d))
+WRAP(int, capset, (void *h, const void *d), (h, d))
+WRAP(int, setresgid, (gid_t g), (g))
+WRAP(int, setresuid, (uid_t u), (u))
+WRAP(int, landlock_create, (const void *a, size_t s), (a, s))
+WRAP(int, landlock_restrict, (int fd), (fd))
+WRAP(int, seccomp, (unsigned int o, unsigned int f, const void *a), (o, f, a))
 
 static int is_netlink(int fd)
 {
     int domain = 0;
     socklen_t len = sizeof(domain);
 
-    return __real_getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 && domain == AF_NETLINK;
+    return __real_fns_call_getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 && domain == AF_NETLINK;
 }
 
-extern ssize_t __real_recvmsg(int fd, struct msghdr *m, int f);
-ssize_t __wrap_recvmsg(int fd, struct msghdr *m, int f);
-ssize_t __wrap_recvmsg(int fd, struct msghdr *m, int f)
+extern ssize_t __real_fns_call_recvmsg(int fd, struct msghdr *m, int f);
+ssize_t __wrap_fns_call_recvmsg(int fd, struct msghdr *m, int f);
+ssize_t __wrap_fns_call_recvmsg(int fd, struct msghdr *m, int f)
 {
     ssize_t got;
 
     if (shared != NULL && (!shared->netlink || is_netlink(fd)) && fails(CALL_recvmsg))
-        return -1;
-    got = __real_recvmsg(fd, m, f);
-    if (got > 0 && shared != NULL && shared->cut > 0 && (pid_t)__real_syscall(SYS_getpid) != main_pid) {
+        return -shared->error;
+    got = __real_fns_call_recvmsg(fd, m, f);
+    if (got > 0 && shared != NULL && shared->cut > 0 && fns_call_getpid() != main_pid) {
         shared->cut--;
         m->msg_flags |= MSG_CTRUNC;
     }
     return got;
 }
 
-extern int __real_fcntl(int fd, int command, long a);
-int __wrap_fcntl(int fd, int command, long a);
-int __wrap_fcntl(int fd, int command, long a) { return fails(CALL_fcntl) ? -1 : __real_fcntl(fd, command, a); }
-extern int __real_ioctl(int fd, unsigned long request, long a);
-int __wrap_ioctl(int fd, unsigned long request, long a);
-int __wrap_ioctl(int fd, unsigned long request, long a) { return fails(CALL_ioctl) ? -1 : __real_ioctl(fd, request, a); }
-extern int __real_open(const char *path, int flags, mode_t mode);
-int __wrap_open(const char *path, int flags, mode_t mode);
-int __wrap_open(const char *path, int flags, mode_t mode) { return fails(CALL_open) ? -1 : __real_open(path, flags, mode); }
-extern int __real_clone(int (*f)(void *), void *stack, int flags, void *arg);
-int __wrap_clone(int (*f)(void *), void *stack, int flags, void *arg);
-int __wrap_clone(int (*f)(void *), void *stack, int flags, void *arg)
-{
-    return fails(CALL_clone) ? -1 : __real_clone(f, stack, flags, arg);
-}
-long __wrap_syscall(long number, long a, long b, long c, long d, long e);
-long __wrap_syscall(long number, long a, long b, long c, long d, long e)
-{
-    if (number != SYS_exit_group && (shared == NULL || shared->number == 0 || shared->number == number)
-        && fails(CALL_syscall))
-        return -1;
-    return __real_syscall(number, a, b, c, d, e);
-}
-
 static void arm(int call, int after, int error)
 {
-    shared->number = 0;
     shared->always = 0;
     shared->netlink = 0;
     shared->hits = 0;
@@ -163,7 +153,7 @@ static void start(struct client *c, uint32_t flags)
     c->id = 0;
     c->pid = fns_start_fork(&config);
     close(pair[1]);
-    if (c->pid <= 0)
+    if (c->pid <= 0 && shared->call == CALL_NONE)
         fail("fork");
 }
 
@@ -205,9 +195,11 @@ static int hello(struct client *c)
 /* Each call of the way from fork to loop. Whatever the proxy cannot do without, it says and ends. */
 static void check_start(void)
 {
-    static const int calls[] = {CALL_setsid, CALL_dup2, CALL_prctl, CALL_chdir, CALL_mmap, CALL_epoll_create1,
-                                CALL_epoll_ctl, CALL_open, CALL_fstat, CALL_setns, CALL_syscall, CALL_getrlimit,
-                                CALL_fcntl, CALL_sendmsg, CALL_getppid};
+    static const int calls[] = {CALL_setsid, CALL_dup3, CALL_prctl, CALL_chdir, CALL_mmap, CALL_mprotect, CALL_clone,
+                                CALL_epoll_create, CALL_epoll_ctl, CALL_open, CALL_fstat, CALL_statfs, CALL_setns,
+                                CALL_close_range, CALL_pidfd_open, CALL_rlimit, CALL_sendmsg, CALL_getppid, CALL_capget,
+                                CALL_capset, CALL_setresgid, CALL_setresuid, CALL_landlock_create, CALL_landlock_restrict,
+                                CALL_seccomp};
 
     for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
         for (int after = 0; after < 8; after++) {
@@ -215,36 +207,57 @@ static void check_start(void)
             int err, status, hits;
             arm(calls[i], after, EPERM);
             start(&c, FNS_CONFIG_READ_ONLY);
+            if (c.pid < 0) {         /* there is no process to say so */
+                if (c.pid != -EPERM || disarm() != 1)
+                    say("not started, for another reason", calls[i], after);
+                close(c.control);
+                continue;
+            }
             err = hello(&c);
             hits = disarm();
             status = stop(&c);
             if (!WIFEXITED(status) || (err > 0 && WEXITSTATUS(status) != 1) || (err == 0 && status != 0))
                 say("the end does not fit the beginning", calls[i], after);
+            if ((calls[i] == CALL_capset || calls[i] == CALL_seccomp || calls[i] == CALL_landlock_restrict) && hits != 0
+                && err != EPERM)
+                say("started with more than it may have", calls[i], after);
             if (hits == 0)
                 break;
+        }
+    }
+    /* A kernel without a filter: not where there is a policy. One without Landlock will do. */
+    for (int with_policy = 0; with_policy < 2; with_policy++) {
+        static const int lacking[] = {CALL_seccomp, CALL_landlock_create};
+        for (int i = 0; i < 2; i++) {
+            struct client c;
+            int err, hits;
+            arm(lacking[i], 0, ENOSYS);
+            start(&c, with_policy ? FNS_CONFIG_READ_ONLY : 0);
+            err = hello(&c);
+            hits = disarm();
+            if (err != (hits != 0 && with_policy && lacking[i] == CALL_seccomp ? ENOSYS : 0))
+                say("the wrong start without what the kernel may lack", lacking[i], with_policy);
+            (void)stop(&c);
         }
     }
     /* Without a call that closes ranges, one after the other. */
     for (int without_limit = 0; without_limit < 2; without_limit++) {
         struct client c;
-        arm(without_limit ? CALL_getrlimit : CALL_syscall, 0, ENOSYS);
-        if (!without_limit)
-            shared->number = SYS_close_range;
+        arm(without_limit ? CALL_rlimit : CALL_close_range, 0, ENOSYS);
         start(&c, 0);
         if (hello(&c) != 0)
-            say("not started", CALL_syscall, 0);
+            say("not started", CALL_close_range, without_limit);
         (void)disarm();
         if (stop(&c) != 0)
-            say("not ended", CALL_syscall, 0);
+            say("not ended", CALL_close_range, without_limit);
     }
     /* Without a descriptor of the parent, it asks now and then. */
     {
         struct client c;
-        arm(CALL_syscall, 0, ENOSYS);
-        shared->number = SYS_pidfd_open;
+        arm(CALL_pidfd_open, 0, ENOSYS);
         start(&c, 0);
         if (hello(&c) != 0)
-            say("not started", CALL_syscall, 0);
+            say("not started", CALL_pidfd_open, 0);
         arm(CALL_getppid, 0, 0);
         shared->always = 1;
         sleep(3);
@@ -259,7 +272,7 @@ static void check_work(void)
 {
     static const int calls[] = {CALL_ioctl, CALL_fstat, CALL_socket, CALL_setsockopt, CALL_bind, CALL_getsockname,
                                 CALL_socketpair, CALL_memfd_create, CALL_ftruncate, CALL_fcntl, CALL_mmap, CALL_epoll_ctl,
-                                CALL_recvmsg, CALL_sendmsg, CALL_sendto, CALL_fstatfs, CALL_getsockopt, CALL_epoll_wait,
+                                CALL_recvmsg, CALL_sendmsg, CALL_fstatfs, CALL_statfs, CALL_getsockopt, CALL_epoll_wait,
                                 CALL_poll, CALL_send, CALL_open, CALL_setns};
     static const int errors[] = {EINTR, ENOMEM, EMFILE, EINVAL, EAGAIN};
     struct client c;
@@ -577,7 +590,7 @@ static void check_arguments(void)
 
 int main(void)
 {
-    main_pid = (pid_t)__real_syscall(SYS_getpid);
+    main_pid = fns_call_getpid();
     shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED)
         fail("mmap");

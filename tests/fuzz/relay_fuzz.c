@@ -372,15 +372,19 @@ static int child_status(int (*body)(void))
 
 static int allowed_calls(void)
 {
-    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    int sock = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0);
+    struct sockaddr_nl name = {.nl_family = AF_NETLINK};
+    int fd = fns_call_open("/dev/null", O_RDONLY | O_CLOEXEC), pair[2];
+    int sock = fns_call_socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0);
     struct pollfd p = {sock, POLLIN, 0};
 
-    return fd < 0 || sock < 0 || poll(&p, 1, 0) != 0 || close(fd) < 0;
+    return fd < 0 || sock < 0 || fns_call_poll(&p, 1, 0) != 0 || fns_call_close(fd) < 0
+        || fns_call_bind(sock, &name, sizeof(name)) < 0
+        || fns_call_socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0
+        || fns_call_send(pair[0], "x", 1, MSG_DONTWAIT) != 1;
 }
 
 static int call_write(void) { return (int)write(2, "", 0); }
-static int call_getpid(void) { return (int)syscall(SYS_getpid); }
+static int call_getuid(void) { return (int)syscall(SYS_getuid); }
 static int call_kill(void) { return kill(1, 0); }
 static int call_execve(void) { return execl("/bin/true", "true", (char *)NULL); }
 static int call_fork(void) { return (int)syscall(SYS_clone, (long)SIGCHLD, 0L, 0L, 0L, 0L); }
@@ -392,13 +396,46 @@ static int call_executable_memory(void)
     return mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED;
 }
 static int call_mount_namespace(void) { return setns(0, CLONE_NEWNS); }
+/* A datagram socket can be sent from to any address, and a socket of files is made by binding one. */
+static int call_datagram_pair(void)
+{
+    int pair[2];
+
+    return fns_call_socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, pair);
+}
+static int call_other_pair(void)
+{
+    int pair[2];
+
+    return fns_call_socketpair(AF_TIPC, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair);
+}
+static int call_send_to(void)
+{
+    struct sockaddr_un name = {.sun_family = AF_UNIX, .sun_path = "/dev/log"};
+
+    return sendto(3, "", 1, MSG_DONTWAIT, (struct sockaddr *)&name, sizeof(name)) < 0;
+}
+static int call_bind_file(void)
+{
+    struct sockaddr_un name = {.sun_family = AF_UNIX, .sun_path = "/tmp/relay_fuzz"};
+
+    return fns_call_bind(3, &name, sizeof(name));
+}
+static int call_connect(void)
+{
+    struct sockaddr_un name = {.sun_family = AF_UNIX, .sun_path = "/dev/log"};
+
+    return connect(3, (struct sockaddr *)&name, sizeof(name));
+}
+static int call_protect(void) { return fns_call_mprotect(NULL, 0, PROT_READ | PROT_EXEC); }
 static int call_ioctl(void) { return syscall(SYS_ioctl, 0, 0x5401, 0) < 0; }
 
 static void check_filter(void)
 {
     static int (*const forbidden[])(void) = {
-        call_write, call_getpid, call_kill, call_execve, call_fork, call_open_to_write, call_open_to_create,
-        call_unix_socket, call_executable_memory, call_mount_namespace, call_ioctl};
+        call_write, call_getuid, call_kill, call_execve, call_fork, call_open_to_write, call_open_to_create,
+        call_unix_socket, call_executable_memory, call_mount_namespace, call_ioctl, call_datagram_pair, call_other_pair,
+        call_send_to, call_bind_file, call_connect, call_protect};
     int status = child_status(allowed_calls);
 
     if (status != 0)

@@ -53,5 +53,6 @@ def test_filter(program):
     run(program("relay_fuzz", "release"), "filter")
 
 
-def test_every_call_failing(program):
-    run(program("relay_faults", "sanitized"))
+@pytest.mark.parametrize("how", ["sanitized", "coverage"])  # the first has no filter
+def test_every_call_failing(program, how):
+    run(program("relay_faults", how))
