@@ -14,6 +14,7 @@
 #define SYS_landlock_create_ruleset 444
 #define SYS_landlock_restrict_self 446
 #endif
+#undef prlimit64                   /* musl's name for its prlimit() */
 #ifndef SYS_close_range
 #define SYS_close_range 436
 #endif
