@@ -52,7 +52,7 @@ static int event_dispatch(const struct epoll_event *event)
     case KIND_CHANNEL:
         c = fns_channel_tagged(value);
         if (c != NULL)
-            fns_requests_serve(c);
+            (void)fns_requests_serve(c);
         return 0;
     default:
         c = fns_channel_tagged(value);
@@ -64,7 +64,7 @@ static int event_dispatch(const struct epoll_event *event)
     }
 }
 
-void fns_loop_run(void)
+static void events_serve(void)
 {
     struct epoll_event events[EVENTS];
 
@@ -77,4 +77,10 @@ void fns_loop_run(void)
         if (n == 0 && getppid() != proxy.config.parent)
             return;
     }
+}
+
+void fns_loop_run(void)
+{
+    events_serve();
+    fns_requests_drain_all();
 }

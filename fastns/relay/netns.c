@@ -5,20 +5,32 @@
 #include "netns.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/nsfs.h>
 #include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 
 int fns_netns_stat(int fd, struct stat *st)
 {
-    int type = ioctl(fd, NS_GET_NSTYPE);
+    struct statfs fs;
 
-    if (type == CLONE_NEWNET)
-        return fstat(fd, st);
-    if (type >= 0 || errno == ENOTTY)
+    if (fstatfs(fd, &fs) < 0)
+        return -1;
+    if (fs.f_type != NSFS_MAGIC) {       /* what an ioctl means to another file is not known */
         errno = EINVAL;
-    return -1;
+        return -1;
+    }
+    switch (ioctl(fd, NS_GET_NSTYPE)) {
+    case CLONE_NEWNET:
+        return fstat(fd, st);
+    case -1:
+        return -1;
+    default:
+        errno = EINVAL;
+        return -1;
+    }
 }
 
 int fns_netns_find_home(void)

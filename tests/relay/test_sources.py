@@ -22,6 +22,7 @@ ORDER = [
     "proxy",
     "netns",
     "channel",
+    "boundary",
     "policy",
     "power",
     "requests",
