@@ -1,7 +1,7 @@
 /* Policies and requests against a proxy with a list, forked where it may not go; then the kernel is asked.
  *
- * Two namespaces: `in` is on the list, `out` is where the proxy was forked. `out` has marks: names and addresses. Whatever
- * is sent, no answer may hold a mark, and `out` is afterwards what it was.
+ * Two namespaces: `in` is on the list, `out` is where the proxy was forked. `out` has marks: names and addresses.
+ * Whatever is sent, no answer may hold a mark, and `out` is afterwards what it was.
  */
 #include "boundary.h"
 
@@ -95,7 +95,8 @@ static void any_attribute(struct writer *w, int depth)
         break;
     case 2:                  /* an id, or a process */
         value = rnd(3) ? OUT_NSID : (int32_t)getpid();
-        put_attribute(w, rnd(3) ? (uint32_t[]){IFLA_NET_NS_PID, 37, 46, 10, 2, 4}[rnd(6)] : 1 + rnd(80), &value, sizeof(value));
+        at = rnd(3) ? (uint32_t[]){IFLA_NET_NS_PID, 37, 46, 10, 2, 4}[rnd(6)] : 1 + rnd(80);
+        put_attribute(w, at, &value, sizeof(value));
         break;
     case 3:
         put_attribute(w, IFLA_IFNAME, (const char *[]){"fnsx0", "fnsx1", "lo\0\0\0"}[rnd(3)], rnd(2) ? 6 : 3);
@@ -133,7 +134,8 @@ static void any_attribute(struct writer *w, int depth)
 static void any_message(struct writer *w)
 {
     static const uint8_t headers[] = {16, 16, 16, 8, 8, 4, 12, 20, 1, 0};
-    uint32_t type = rnd(3) ? (uint32_t[]){16, 16, 16, 18, 19, 20, 22, 58, 62, 88, 90, 108, 24, 44, 104}[rnd(15)] : rnd(140);
+    static const uint8_t types[] = {16, 16, 16, 18, 19, 20, 22, 58, 62, 88, 90, 108, 24, 44, 104};
+    uint32_t type = rnd(3) ? types[rnd(sizeof(types))] : rnd(140);
     uint32_t flags = rnd(2) ? NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL : rnd(2) ? NLM_F_DUMP : NLM_F_ACK;
     uint32_t header = headers[rnd(10)], at;
 
@@ -396,7 +398,7 @@ static void round_reach(void)
 {
     static uint8_t before[STATE_MAX], after[STATE_MAX];
     struct fns_config config = {.parent = getpid(), .max_channels = 8, .families = 1 | rnd(0xffffffff),
-                                .flags = FNS_CONFIG_RESTRICTED | (rnd(8) ? 0 : FNS_CONFIG_READ_ONLY)};
+                                .flags = FNS_CONFIG_RESTRICTED | (rnd(8) ? 0u : FNS_CONFIG_READ_ONLY)};
     struct client c = {-1, 0, 0};
     struct channel ch = {.sock = -1}, witness;
     uint8_t buf[FNS_REPLY_MAX];

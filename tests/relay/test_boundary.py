@@ -9,6 +9,7 @@ import socket
 import struct
 import time
 from contextlib import closing
+from itertools import product
 
 import pytest
 from handwritten import (
@@ -109,7 +110,8 @@ def foreign(netns_pair):
     inside, outside = netns_pair
     netns_module.run_in(outside, forward)
     with direct(outside) as there, direct(inside) as here, open(path_of(outside)) as file:
-        kind = attribute(18, attribute(1, b"veth\0") + attribute(2, attribute(1, link_body() + attribute(3, b"fnsmark1\0"))))
+        peer = attribute(1, link_body() + attribute(3, b"fnsmark1\0"))
+        kind = attribute(18, attribute(1, b"veth\0") + attribute(2, peer))
         there.send(message(NEWLINK, REQUEST | ACK | CREATE, link_body() + attribute(3, b"fnsmark0\0") + kind))
         assert error_of(there.recv(WAIT)) == 0
         link_up(there, socket_index(there, b"fnsmark0"))
@@ -169,9 +171,7 @@ def test_no_type_and_attribute_reaches_another_namespace(foreign):
         for kind in range(16, 131):
             header = HEADERS.get(kind & ~3, 4)
             reads = kind & 3 == 2 and kind in KNOWN
-            for strict, flags, family in (
-                [(s, f, af) for s in (False, True) for f in (0, DUMP) for af in (0, 10)] if reads else [(False, 0, 0)]
-            ):
+            for strict, flags, family in product((False, True), (0, DUMP), (0, 10)) if reads else [(False, 0, 0)]:
                 body = bytes([family]) + b"\0" * (header - 1)
                 for number in range(1, 128):
                     request = message(kind, REQUEST | ACK | flags, body + attribute(number, value))
@@ -311,7 +311,9 @@ BEYOND = {
     "program of a next hop": message(
         104, REQUEST | ACK, b"\0" * 8 + attribute(7, b"\6\0") + attribute(8, attribute(1, attribute(1, NUMBER)))
     ),
-    "program as a filter": message(44, REQUEST | ACK, FILTER + attribute(1, b"bpf\0") + attribute(2, attribute(6, NUMBER))),
+    "program as a filter": message(
+        44, REQUEST | ACK, FILTER + attribute(1, b"bpf\0") + attribute(2, attribute(6, NUMBER))
+    ),
     "program as an action of a filter": message(44, REQUEST | ACK, FILTER + attribute(1, b"u32\0") + BPF_ACTION),
     "program as an action": message(48, REQUEST | ACK, b"\0" * 4 + BPF_ACTION[4:]),
 }
@@ -357,7 +359,10 @@ OTHERS = {
     "fingerprints": (NETFILTER, message(0x500, REQUEST | ACK | CREATE, b"\0\0\0\0")),
     "helpers": (NETFILTER, message(0x901, REQUEST | DUMP, b"\0\0\0\0")),
     "subsystem nobody knows": (NETFILTER, message(0xD00, REQUEST | ACK, b"\0\0\0\0")),
-    "older match": (NETFILTER, message(0xA06, REQUEST | ACK, b"\0" * 4 + attribute(4, attribute(1, attribute(1, b"match\0"))))),
+    "older match": (
+        NETFILTER,
+        message(0xA06, REQUEST | ACK, b"\0" * 4 + attribute(4, attribute(1, attribute(1, b"match\0")))),
+    ),
 }
 
 
@@ -413,7 +418,8 @@ def test_reading_only_means_the_family_of_routes(netns):
             with pytest.raises(PermissionError):
                 proxy.open(netns, family=family)
     destroy = message(21, REQUEST | ACK, INET)
-    writes = {DIAG: destroy, XFRM: message(0x1D, REQUEST | ACK, b"\0" * 8), NETFILTER: message(0x601, REQUEST | ACK, b"\0" * 4)}
+    flush, change = message(0x1D, REQUEST | ACK, b"\0" * 8), message(0x601, REQUEST | ACK, b"\0" * 4)
+    writes = {DIAG: destroy, XFRM: flush, NETFILTER: change}
     with Proxy(read_only=True, families=writes) as proxy:
         for family, request in writes.items():
             try:
