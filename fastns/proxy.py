@@ -29,6 +29,28 @@ __all__ = ["Proxy", "close_shared", "default", "shared"]
 RING_SIZE = 32 << 20  # pages are used only for what a ring holds
 RCVBUF = 8 << 20
 
+# netlink.h. The proxy knows the closed ones by relay/boundary.c; why these, docs/security.md says.
+CLOSED_FAMILIES = {0, 4, 6, 12}  # NETLINK_ROUTE, SOCK_DIAG, XFRM, NETFILTER
+FAMILY_NAMES = {
+    2: "NETLINK_USERSOCK",
+    3: "NETLINK_FIREWALL",
+    5: "NETLINK_NFLOG",
+    7: "NETLINK_SELINUX",
+    8: "NETLINK_ISCSI",
+    9: "NETLINK_AUDIT",
+    10: "NETLINK_FIB_LOOKUP",
+    11: "NETLINK_CONNECTOR",
+    13: "NETLINK_IP6_FW",
+    14: "NETLINK_DNRTMSG",
+    15: "NETLINK_KOBJECT_UEVENT",
+    16: "NETLINK_GENERIC",
+    18: "NETLINK_SCSITRANSPORT",
+    19: "NETLINK_ECRYPTFS",
+    20: "NETLINK_RDMA",
+    21: "NETLINK_CRYPTO",
+    22: "NETLINK_SMC",
+}
+
 _lock = threading.RLock()
 _shared: Optional[Proxy] = None
 _defaults: list[Proxy] = []
@@ -44,7 +66,9 @@ class Proxy:
     namespace it means now, which lives on as long as the proxy. Everything else is refused with EACCES, also where a
     request names another namespace by descriptor, process or namespace id.
     `read_only`: the proxy gives CAP_NET_ADMIN away, so the kernel answers changes with EPERM.
-    `families`: netlink families, as numbers; None: NETLINK_ROUTE where `netns` is given, else any.
+    `families`: netlink families, as numbers; None: NETLINK_ROUTE where `netns` is given or `read_only`, else any. With
+    either of these no others than 0, 4, 6 and 12 (NETLINK_ROUTE, SOCK_DIAG, XFRM, NETFILTER) can be had: ValueError.
+    A request that was sent is done, also when its channel, the proxy or this process ends before the proxy reads it.
     `max_channels` bounds the handles open at a time (1 to 65535). `default=True`: handles with `transport="auto"`
     use this proxy while it is alive.
 
@@ -70,7 +94,7 @@ class Proxy:
     ) -> None:
         _hook()
         _core.reap_abandoned()
-        mask = _families_mask(families, netns is not None)
+        mask = _families_mask(families, netns is not None or read_only)
         with ExitStack() as stack:
             self._client = _core.RelayClient(
                 os.fsencode(netns_module.NETNS_RUN_DIR),
@@ -214,13 +238,20 @@ def _after_fork() -> None:
     _clients.clear()
 
 
-def _families_mask(families: Optional[Iterable[int]], restricted: bool) -> int:
+def _families_mask(families: Optional[Iterable[int]], closed: bool) -> int:
+    """`closed`: of the families whose requests the proxy can judge, only; it checks that again."""
     if families is None:
-        return 1 << NETLINK_ROUTE if restricted else 0xFFFFFFFF
+        return 1 << NETLINK_ROUTE if closed else 0xFFFFFFFF
     mask = 0
     for family in families:
         if not 0 <= family < 32:
             raise ValueError(f"{family!r} is no netlink family")
+        if closed and family not in CLOSED_FAMILIES:
+            name = FAMILY_NAMES.get(family, "unknown")
+            raise ValueError(
+                f"netlink family {family} ({name}) cannot be had with a list of namespaces or read_only: "
+                "what these hold back could be done or seen through it"
+            )
         mask |= 1 << family
     return mask
 

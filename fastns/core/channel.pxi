@@ -204,7 +204,8 @@ cdef class RelayChannel:
         """Hand a request to the proxy, which sends it to the kernel; what sendto(2) fails with there is raised
         by recv() at its place. TimeoutError when the proxy takes nothing within `timeout` seconds.
 
-        `fds`: (offset, descriptor) pairs; the u32 at that offset becomes the proxy's number of the descriptor.
+        `fds`: (offset, descriptor) pairs; the u32 at that offset becomes the proxy's number of the descriptor. Offsets
+        ascend by four bytes at least, else ValueError.
         `strict`: NETLINK_GET_STRICT_CHK for this request.
         """
         cdef fns_message message
@@ -216,6 +217,7 @@ cdef class RelayChannel:
         cdef int64_t deadline = deadline_of(timeout)
         cdef short revents = 0
         cdef ssize_t sent
+        cdef int64_t end = 0
         self.enter()
         try:
             PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
@@ -237,6 +239,10 @@ cdef class RelayChannel:
                 for offset, number in fds:
                     if offset < 0 or offset + 4 > view.len:
                         raise ValueError(f"offset {offset} is outside the request of {view.len} bytes")
+                    if offset < end:
+                        raise ValueError(f"offset {offset} is not behind the descriptor at offset {end - 4}: "
+                                         "they ascend and do not overlap")
+                    end = offset + 4
                     offsets[count - first] = offset
                     numbers[count] = number
                     count += 1

@@ -87,7 +87,7 @@ static void op_channel(const struct fns_request *rq, const uint8_t *payload, str
 
     /* Requests sent before this one come first: they wait in the channel's own socket. */
     if (c != NULL)
-        fns_requests_serve(c);
+        fns_requests_drain(c);
     if (c == NULL || c->sock < 0) {
         failed(f, FNS_AT_PROTOCOL, EBADF);
         return;

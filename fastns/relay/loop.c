@@ -51,7 +51,7 @@ static int event_dispatch(const struct epoll_event *event)
     case KIND_CHANNEL:
         c = fns_channel_tagged(value);
         if (c != NULL)
-            fns_requests_serve(c);
+            (void)fns_requests_serve(c);
         return 0;
     default:
         c = fns_channel_tagged(value);
@@ -63,7 +63,7 @@ static int event_dispatch(const struct epoll_event *event)
     }
 }
 
-void fns_loop_run(void)
+static void events_serve(void)
 {
     struct epoll_event events[EVENTS];
 
@@ -76,4 +76,10 @@ void fns_loop_run(void)
         if (n == 0 && fns_call_getppid() != proxy.config.parent)
             return;
     }
+}
+
+void fns_loop_run(void)
+{
+    events_serve();
+    fns_requests_drain_all();
 }

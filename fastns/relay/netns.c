@@ -5,11 +5,10 @@
 #include "netns.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/nsfs.h>
 #include <sched.h>
 #include <sys/wait.h>
-
-enum { NSFS_FS_MAGIC = 0x6e736673 };    /* of magic.h, which lacked it */
 
 int fns_netns_stat(int fd, struct stat *st)
 {
@@ -18,7 +17,7 @@ int fns_netns_stat(int fd, struct stat *st)
 
     if (err < 0)
         return err;
-    if (fs.f_type != NSFS_FS_MAGIC)      /* the ioctl of another file may be anything */
+    if (fs.f_type != NSFS_MAGIC)      /* the ioctl of another file may be anything */
         return -EINVAL;
     type = fns_call_ioctl(fd, NS_GET_NSTYPE);
     if (type == CLONE_NEWNET)
@@ -77,7 +76,7 @@ int fns_netns_open(const char *name, uint32_t len)
 
     fns_netns_path(path, name, len);
     err = fns_call_statfs(path, &fs);
-    if (err < 0 || fs.f_type != NSFS_FS_MAGIC)
+    if (err < 0 || fs.f_type != NSFS_MAGIC)
         return err < 0 ? err : -EINVAL;
     return fns_call_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 }

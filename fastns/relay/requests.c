@@ -8,7 +8,7 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 
-enum { MESSAGES = 16 };
+enum { MESSAGES = 16, TURNS = 64 };      /* together more than the buffer of a channel's socket has room for */
 
 static void strict_set(const struct chan *c, int on)
 {
@@ -19,18 +19,20 @@ static void strict_set(const struct chan *c, int on)
 static int request_send(struct chan *c, const struct fns_message *m, uint8_t *data, const uint32_t *offsets,
                         const int *fd)
 {
-    uint32_t len = m->len;
+    struct fns_patches patches = {offsets, fd, m->patches};
+    uint32_t len = m->len, end = 0;
     ssize_t sent;
 
     for (uint32_t i = 0; i < m->patches; i++) {
         uint32_t offset;
         int number = fd[i];
         memcpy(&offset, offsets + i, sizeof(offset));
-        if (len < sizeof(number) || offset > len - sizeof(number))
-            return -1;
+        if (offset < end || len < sizeof(number) || offset > len - sizeof(number))
+            return -1;           /* they ascend, or one could write over another */
+        end = offset + (uint32_t)sizeof(number);
         memcpy(data + offset, &number, sizeof(number));
     }
-    if (!fns_policy_allows_request(c->family, data, len, offsets, fd, m->patches)) {
+    if (!fns_policy_allows_request(c->family, data, len, &patches)) {
         proxy.stats[FNS_STAT_REFUSED]++;
         fns_channel_report(c, FNS_ERROR, EACCES, FNS_AT_POLICY);
         return 0;
@@ -95,7 +97,9 @@ static int message_serve(struct chan *c, struct fds *fds)
 
     if (got == -EAGAIN)
         return 0;
-    if (got == 0 || got == -ECONNRESET)
+    if (got == -ECONNRESET)      /* the other end was closed with doorbells unread: told once, before what it sent */
+        return 1;
+    if (got == 0)
         return -2;
     if (got < (ssize_t)sizeof(m))
         return -1;
@@ -134,7 +138,7 @@ static int message_serve(struct chan *c, struct fds *fds)
     return fns_channel_pump(c) < 0 ? -1 : 1;
 }
 
-void fns_requests_serve(struct chan *c)
+int fns_requests_serve(struct chan *c)
 {
     struct fds fds;
     int more = 1;
@@ -147,6 +151,19 @@ void fns_requests_serve(struct chan *c)
         proxy.stats[FNS_STAT_REFUSED] += more == -1;
         fns_channel_close(c);
     }
+    return more == 1;
+}
+
+void fns_requests_drain(struct chan *c)
+{
+    for (int i = 0; i < TURNS && c->sock >= 0 && fns_requests_serve(c); i++)
+        ;
+}
+
+void fns_requests_drain_all(void)
+{
+    for (uint32_t i = 0; i < proxy.high; i++)
+        fns_requests_drain(&proxy.chans[i]);
 }
 
 void fns_requests_sweep(struct chan *c)
@@ -155,7 +172,7 @@ void fns_requests_sweep(struct chan *c)
 
     if (p.fd >= 0 && fns_call_poll(&p, 1, 0) == 1 && (p.revents & (POLLHUP | POLLERR)) != 0)
         while (c->sock >= 0)
-            fns_requests_serve(c);
+            (void)fns_requests_serve(c);
 }
 
 void fns_requests_sweep_all(void)

@@ -7,9 +7,15 @@
 
 #include "channel.h"
 
-/* Serves some of what was sent, so that one channel does not keep the others waiting: whoever wants all of it calls
- * again, as the loop does while the socket is readable. */
-void fns_requests_serve(struct chan *c);
+/* Serves some of what was sent, so that one channel does not keep the others waiting: the loop comes again while the
+ * socket is readable. 1 when more may wait. */
+int fns_requests_serve(struct chan *c);
+
+/* All that was sent until now, and not what a caller goes on sending meanwhile. */
+void fns_requests_drain(struct chan *c);
+
+/* Of every channel, as the proxy ends: what was sent is done, whoever closed or died since. */
+void fns_requests_drain_all(void);
 
 /* Closed channels whose end of file the loop has not come to yet still hold a place, descriptors and a ring. These end
  * them now. What was sent through one before is done first, as it would have been in the loop.

@@ -138,15 +138,14 @@ static int call(struct client *c, uint32_t op, uint32_t chan, const void *data, 
     return ((struct fns_reply *)(void *)buf)->err;
 }
 
-static int channel_open(struct client *c, struct channel *ch, uint32_t ring_size, uint32_t groups)
+/* In the namespace of that descriptor. */
+static int channel_open_in(struct client *c, struct channel *ch, int nsfd, uint32_t ring_size, uint32_t groups)
 {
     uint8_t buf[FNS_REPLY_MAX];
     struct fns_open o = {.flags = FNS_OPEN_EXT_ACK, .ring_size = ring_size, .groups = groups, .rcvbuf = 1 << 20};
     struct fns_reply reply;
-    int fds[2], nsfd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
-    int err = call(c, FNS_OPEN, 0, &o, sizeof(o), nsfd, buf, fds);
+    int fds[2], err = call(c, FNS_OPEN, 0, &o, sizeof(o), nsfd, buf, fds);
 
-    close(nsfd);
     ch->sock = -1;
     if (err != 0)
         return err;
@@ -159,6 +158,15 @@ static int channel_open(struct client *c, struct channel *ch, uint32_t ring_size
     if (ch->map == MAP_FAILED || fns_ring_attach(&ch->reader, ch->map, ch->map_len) < 0)
         fail("a ring that cannot be attached");
     return 0;
+}
+
+__attribute__((unused)) static int channel_open(struct client *c, struct channel *ch, uint32_t ring_size, uint32_t groups)
+{
+    int nsfd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+    int err = channel_open_in(c, ch, nsfd, ring_size, groups);
+
+    close(nsfd);
+    return err;
 }
 
 static void channel_close(struct channel *ch)

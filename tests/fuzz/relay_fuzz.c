@@ -3,11 +3,13 @@
  *   relay_fuzz proxy SEED SECONDS     hostile frames, descriptors and ring indexes against real proxies
  *   relay_fuzz ring SEED SECONDS      corrupted rings against the reading end
  *   relay_fuzz policy SEED SECONDS    mutated requests against the policy of a proxy with a list
+ *   relay_fuzz reach SEED SECONDS     generated policies and requests, and whether the kernel let anything out or in
  *   relay_fuzz filter                 the seccomp filter: what it lets through and what it kills for
  *
  * Prints nothing and exits 0 when all held; says what did not and exits 1 otherwise.
  */
 #include "relay_client.h"
+#include "relay_reach.h"
 #include "policy.h"
 #include "power.h"
 
@@ -326,22 +328,23 @@ static void round_ring(void)
 
 static void round_policy(void)
 {
-    static const uint16_t kinds[] = {RTM_NEWLINK, RTM_SETLINK, RTM_GETLINK, RTM_NEWADDR, 88, 90, RTM_NEWROUTE};
-    static const uint16_t types[] = {1, 2, 3, 4, 10, 18, 19, 28, 37, 46};
+    static const uint16_t kinds[] = {RTM_NEWLINK, RTM_SETLINK, RTM_GETLINK, RTM_NEWADDR, 88, 90, RTM_NEWROUTE,
+                                     RTM_NEWTFILTER, 20, 0xa06};
+    static const uint16_t types[] = {1, 2, 3, 4, 9, 10, 18, 19, 21, 22, 28, 37, 43, 46};
     uint32_t len = rnd(400), offset = rnd(400);
+    struct fns_patches patches = {&offset, &(int){-1}, rnd(2)};
     uint8_t *data = malloc(len);
-    int fd = -1;
 
     if (data == NULL)
         fail("memory");
     fill(data, len);
     for (uint32_t at = 0; at + sizeof(struct nlmsghdr) <= len;) {
-        struct nlmsghdr h = {16 + rnd(200), kinds[rnd(7)], NLM_F_REQUEST, 1, 0};
+        struct nlmsghdr h = {16 + rnd(200), kinds[rnd(10)], NLM_F_REQUEST, 1, 0};
         if (h.nlmsg_len > len - at && rnd(4))
             h.nlmsg_len = len - at;
         memcpy(data + at, &h, sizeof(h));
         for (uint32_t a = at + 16 + (rnd(2) ? 16 : 8); a + 4 <= len && a + 4 <= at + h.nlmsg_len;) {
-            struct nlattr t = {(uint16_t)(4 + rnd(40)), (uint16_t)(types[rnd(10)] | (rnd(3) ? 0 : 0x8000))};
+            struct nlattr t = {(uint16_t)(4 + rnd(40)), (uint16_t)(types[rnd(14)] | (rnd(3) ? 0 : 0x8000))};
             memcpy(data + a, &t, sizeof(t));
             a += rnd(4) ? 4 : (t.nla_len + 3u) & ~3u;
         }
@@ -349,8 +352,7 @@ static void round_policy(void)
         if (h.nlmsg_len < 16)
             break;
     }
-    proxy.config.flags = FNS_CONFIG_RESTRICTED;
-    (void)fns_policy_allows_request(NETLINK_ROUTE, data, len, &offset, &fd, 0);
+    (void)fns_boundary_holds(rnd(2) ? NETLINK_ROUTE : (int)rnd(20), data, len, &patches);
     free(data);
 }
 
@@ -460,7 +462,9 @@ int main(int argc, char **argv)
     }
     if (argc != 4)
         return 2;
-    body = strcmp(argv[1], "ring") == 0 ? round_ring : strcmp(argv[1], "policy") == 0 ? round_policy : round_proxy;
+    body = strcmp(argv[1], "ring") == 0 ? round_ring
+        : strcmp(argv[1], "policy") == 0 ? round_policy
+        : strcmp(argv[1], "reach") == 0 ? round_reach : round_proxy;
     seed = strtoull(argv[2], NULL, 0);
     end = now() + atof(argv[3]);
     signal(SIGPIPE, SIG_IGN);

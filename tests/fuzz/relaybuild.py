@@ -87,7 +87,7 @@ def main(directories: list[str]) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         places = [Path(name).resolve() for name in directories]
         for program, runs in {
-            "relay_fuzz": [["proxy", "1", "8"], ["ring", "1", "1"], ["policy", "1", "2"]],
+            "relay_fuzz": [["proxy", "1", "8"], ["ring", "1", "1"], ["policy", "1", "2"], ["reach", "1", "2"]],
             "relay_faults": [[]],
         }.items():
             place = Path(temporary) / program

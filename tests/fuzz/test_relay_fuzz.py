@@ -39,7 +39,7 @@ def run(*command):
     assert done.returncode == 0, done.stderr[-6000:]
 
 
-@pytest.mark.parametrize("part", ["proxy", "ring", "policy"])
+@pytest.mark.parametrize("part", ["proxy", "ring", "policy", pytest.param("reach", marks=pytest.mark.root)])
 def test_hostile_caller(program, part, rng):
     run(program("relay_fuzz", "sanitized"), part, str(rng.randrange(1 << 48)), str(SECONDS))
 

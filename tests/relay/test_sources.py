@@ -26,6 +26,7 @@ ORDER = [
     "proxy",
     "netns",
     "channel",
+    "boundary",
     "policy",
     "power",
     "requests",

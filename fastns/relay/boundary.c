@@ -1,0 +1,453 @@
+/* Reads requests as the kernel reads them, for what can name another namespace or a descriptor of this process.
+ * Closed lists: a message type, a kind of link or a subsystem that is not here is refused, and so is an attribute
+ * that is not where one beside it names namespaces: what a later kernel adds is no way out.
+ * It knows neither the list nor a channel, and calls nothing. Called by policy.c, in the proxy only.
+ */
+#include "boundary.h"
+
+#include <linux/if_link.h>
+#include <linux/net_namespace.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/rtnetlink.h>
+#include <linux/sock_diag.h>
+#include <linux/veth.h>
+
+enum { ATTRIBUTE_MASK = 0x3fff };    /* NLA_TYPE_MASK */
+/* By number: older headers lack them. */
+enum {
+    LINK_NEW_NETNSID = 45, LINK_TARGET_NETNSID = 46, LINK_LAST = 69,    /* if_link.h: IFLA_TAILROOM */
+    XDP_FD = 1, XDP_EXPECTED_FD = 8,
+    ADDR_TARGET_NETNSID = 10, ADDR_LAST = 11,                           /* if_addr.h: IFA_PROTO */
+    NEXTHOP_ENCAP_TYPE = 7, NEXTHOP_ENCAP = 8,                          /* nexthop.h */
+    ENCAP_SEG6_LOCAL = 7, ENCAP_BPF = 6, SEG6_LOCAL_PROGRAM = 8,        /* lwtunnel.h, seg6_local.h */
+    DIAG_REQUEST = 56, DIAG_STORAGES = 2, DIAG_LAST = 3,                /* inet_diag.h */
+    XFRM_FIRST = 0x10, XFRM_LAST = 0x28,                                /* xfrm.h: XFRM_MSG_GETDEFAULT */
+    SUBSYSTEM_OSF = 5, SUBSYSTEM_CTHELPER = 9, SUBSYSTEM_HOOK = 12
+};
+
+struct span {
+    const uint8_t *at;
+    uint32_t len;
+};
+
+struct request {
+    const uint8_t *data;             /* the whole of it: patches are offsets into it */
+    const struct fns_patches *patches;
+    uint32_t consumed;               /* patches met so far */
+};
+
+/* ---- Attributes ------------------------------------------------------------------------------------- */
+
+/* The next attribute of a span, and past it. 0 at the end or at what the kernel would not read on from. */
+static int attribute_next(struct span *rest, uint32_t *type, struct span *value)
+{
+    struct nlattr attribute;
+    uint32_t whole;
+
+    if (rest->len < sizeof(attribute))
+        return 0;
+    memcpy(&attribute, rest->at, sizeof(attribute));
+    if (attribute.nla_len < sizeof(attribute) || attribute.nla_len > rest->len)
+        return 0;
+    *type = attribute.nla_type & ATTRIBUTE_MASK;
+    value->at = rest->at + sizeof(attribute);
+    value->len = (uint32_t)(attribute.nla_len - sizeof(attribute));
+    whole = (attribute.nla_len + 3u) & ~3u;
+    if (whole > rest->len)
+        whole = rest->len;
+    rest->at += whole;
+    rest->len -= whole;
+    return 1;
+}
+
+static struct span span_from(struct span s, uint32_t offset)
+{
+    if (offset > s.len)
+        offset = s.len;
+    s.at += offset;
+    s.len -= offset;
+    return s;
+}
+
+/* Whether the value is a descriptor's number that we put there. The walk meets attributes in the order they lie in, as
+ * patches do, so it is the next one. */
+static int descriptor_ok(struct request *r, struct span value)
+{
+    uint32_t offset;
+    int number;
+
+    if (r->consumed == r->patches->count || value.len < sizeof(number))
+        return 0;
+    memcpy(&offset, r->patches->offsets + r->consumed, sizeof(offset));
+    memcpy(&number, value.at, sizeof(number));
+    if (value.at != r->data + offset || number != r->patches->fd[r->consumed])
+        return 0;
+    r->consumed++;
+    return 1;
+}
+
+static int has_name(struct span value, const char *name)
+{
+    uint32_t at = 0;
+
+    while (at < value.len && name[at] != 0 && value.at[at] == (uint8_t)name[at])
+        at++;
+    return name[at] == 0 && (at == value.len || value.at[at] == 0);
+}
+
+/* An attribute 1 with that text, however deep: every nesting keeps attributes on multiples of four. */
+static int names_anywhere(struct span body, const char *name)
+{
+    for (; body.len >= sizeof(struct nlattr); body = span_from(body, NLA_ALIGNTO)) {
+        struct span rest = body, value;
+        uint32_t type;
+        if (attribute_next(&rest, &type, &value) && type == 1 && has_name(value, name))
+            return 1;
+    }
+    return 0;
+}
+
+/* ---- Links ------------------------------------------------------------------------------------------ */
+
+/* The kinds that take options: `rtnl_link_ops` of net/ and drivers/net/. "ppp" takes a descriptor and does not work
+ * without (IFLA_PPP_DEV_FD, drivers/net/ppp/ppp_generic.c), so it is not here. */
+static const struct kind {
+    char name[12];
+    uint8_t peer;            /* the attribute that is a link of its own, with a namespace of its own */
+    uint8_t descriptors;     /* attributes below this number take one */
+} kinds[] = {
+    {"veth", VETH_INFO_PEER, 0},     /* drivers/net/veth.c */
+    {"vxcan", VETH_INFO_PEER, 0},    /* drivers/net/can/vxcan.c */
+    {"netkit", VETH_INFO_PEER, 0},   /* drivers/net/netkit.c: IFLA_NETKIT_PEER_INFO */
+    {"gtp", 0, 3},                   /* drivers/net/gtp.c: IFLA_GTP_FD0, IFLA_GTP_FD1 */
+    {"amt", 0, 0}, {"bareudp", 0, 0}, {"batadv", 0, 0}, {"bond", 0, 0}, {"bridge", 0, 0}, {"can", 0, 0},
+    {"caif", 0, 0}, {"dsa", 0, 0}, {"dummy", 0, 0}, {"erspan", 0, 0}, {"geneve", 0, 0}, {"gre", 0, 0},
+    {"gretap", 0, 0}, {"hsr", 0, 0}, {"ifb", 0, 0}, {"ip6erspan", 0, 0}, {"ip6gre", 0, 0}, {"ip6gretap", 0, 0},
+    {"ip6tnl", 0, 0}, {"ipip", 0, 0}, {"ipoib", 0, 0}, {"ipvlan", 0, 0}, {"ipvtap", 0, 0}, {"lowpan", 0, 0},
+    {"macsec", 0, 0}, {"macvlan", 0, 0}, {"macvtap", 0, 0}, {"nlmon", 0, 0}, {"ovpn", 0, 0}, {"pfcp", 0, 0},
+    {"rmnet", 0, 0}, {"sit", 0, 0}, {"team", 0, 0}, {"tun", 0, 0}, {"vcan", 0, 0}, {"virt_wifi", 0, 0},
+    {"vlan", 0, 0}, {"vrf", 0, 0}, {"vsockmon", 0, 0}, {"vti", 0, 0}, {"vti6", 0, 0}, {"vxlan", 0, 0},
+    {"wireguard", 0, 0}, {"wwan", 0, 0}, {"xfrm", 0, 0},
+};
+
+static const struct kind *kind_find(struct span name)
+{
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+        if (has_name(name, kinds[i].name))
+            return &kinds[i];
+    return NULL;
+}
+
+static int link_ok(struct request *r, struct span attributes, int depth);
+
+static int kind_data_ok(struct request *r, const struct kind *kind, struct span data, int depth)
+{
+    struct span value;
+    uint32_t type;
+
+    while (attribute_next(&data, &type, &value)) {
+        if (type < kind->descriptors && type != 0)
+            return 0;
+        if (type == kind->peer && type != 0 && !link_ok(r, span_from(value, sizeof(struct ifinfomsg)), depth + 1))
+            return 0;
+    }
+    return 1;
+}
+
+/* The kernel takes the last kind and the last data, in whatever order: so one of each. */
+static int linkinfo_ok(struct request *r, struct span info, int depth)
+{
+    const struct kind *kind = NULL;
+    struct span value, data = {NULL, 0};
+    uint32_t type;
+    int named = 0, given = 0;
+
+    while (attribute_next(&info, &type, &value)) {
+        switch (type) {
+        case IFLA_INFO_KIND:
+            if (named++)
+                return 0;
+            kind = kind_find(value);
+            break;
+        case IFLA_INFO_DATA:
+            if (given++)
+                return 0;
+            data = value;
+            break;
+        case IFLA_INFO_UNSPEC: case IFLA_INFO_XSTATS: case IFLA_INFO_SLAVE_KIND: case IFLA_INFO_SLAVE_DATA:
+            break;           /* bond and bridge only: drivers/net/bonding/bond_netlink.c, net/bridge/br_netlink.c */
+        default:
+            return 0;
+        }
+    }
+    return !given || (kind != NULL && kind_data_ok(r, kind, data, depth));
+}
+
+/* A program is a descriptor, and a negative number none: that takes a program off. */
+static int xdp_ok(struct span xdp)
+{
+    struct span value;
+    uint32_t type;
+    int number;
+
+    while (attribute_next(&xdp, &type, &value)) {
+        if (type != XDP_FD && type != XDP_EXPECTED_FD)
+            continue;
+        if (value.len < sizeof(number))
+            return 0;
+        memcpy(&number, value.at, sizeof(number));
+        if (number >= 0)
+            return 0;
+    }
+    return 1;
+}
+
+/* ifla_policy of net/core/rtnetlink.c */
+static int link_ok(struct request *r, struct span attributes, int depth)
+{
+    struct span value;
+    uint32_t type;
+
+    if (depth > 1)
+        return 0;
+    while (attribute_next(&attributes, &type, &value)) {
+        switch (type) {
+        case IFLA_NET_NS_PID: case IFLA_LINK_NETNSID: case LINK_NEW_NETNSID: case LINK_TARGET_NETNSID:
+            return 0;
+        case IFLA_NET_NS_FD:
+            if (!descriptor_ok(r, value))
+                return 0;
+            break;
+        case IFLA_LINKINFO:
+            if (!linkinfo_ok(r, value, depth))
+                return 0;
+            break;
+        case IFLA_XDP:
+            if (!xdp_ok(value))
+                return 0;
+            break;
+        default:
+            if (type > LINK_LAST)
+                return 0;
+        }
+    }
+    return 1;
+}
+
+/* ---- The other messages of NETLINK_ROUTE ------------------------------------------------------------ */
+
+/* ifa_ipv4_policy of net/ipv4/devinet.c, ifa_ipv6_policy of net/ipv6/addrconf.c */
+static int address_ok(struct span attributes)
+{
+    struct span value;
+    uint32_t type;
+
+    while (attribute_next(&attributes, &type, &value))
+        if (type == ADDR_TARGET_NETNSID || type > ADDR_LAST)
+            return 0;
+    return 1;
+}
+
+/* rtnl_net_policy of net/core/net_namespace.c */
+static int nsid_ok(struct request *r, struct span attributes)
+{
+    struct span value;
+    uint32_t type;
+
+    while (attribute_next(&attributes, &type, &value))
+        if (type != NETNSA_NONE && type != NETNSA_NSID && (type != NETNSA_FD || !descriptor_ok(r, value)))
+            return 0;
+    return 1;
+}
+
+/* A tunnel: bpf_nl_policy of net/core/lwt_bpf.c and seg6_local_policy of net/ipv6/seg6_local.c take programs. */
+static int encap_ok(struct span attributes, uint32_t type_attribute, uint32_t encap_attribute)
+{
+    struct span rest = attributes, value, inner;
+    uint32_t type, inner_type;
+    uint16_t encap;
+    int local = 0;
+
+    while (attribute_next(&rest, &type, &value)) {
+        if (type != type_attribute || value.len < sizeof(encap))
+            continue;
+        memcpy(&encap, value.at, sizeof(encap));
+        if (encap == ENCAP_BPF)
+            return 0;
+        local |= encap == ENCAP_SEG6_LOCAL;
+    }
+    while (local && attribute_next(&attributes, &type, &value))
+        while (type == encap_attribute && attribute_next(&value, &inner_type, &inner))
+            if (inner_type == SEG6_LOCAL_PROGRAM)
+                return 0;
+    return 1;
+}
+
+/* rtm_ipv4_policy of net/ipv4/fib_frontend.c, rtm_ipv6_policy of net/ipv6/route.c, and rtnh_next() of net/nexthop.h */
+static int route_ok(struct span attributes)
+{
+    struct span rest = attributes, hops;
+    uint32_t type;
+
+    if (!encap_ok(attributes, RTA_ENCAP_TYPE, RTA_ENCAP))
+        return 0;
+    while (attribute_next(&rest, &type, &hops)) {
+        struct rtnexthop hop;
+        while (type == RTA_MULTIPATH && hops.len >= sizeof(hop)) {
+            struct span inner = {hops.at + sizeof(hop), 0};
+            memcpy(&hop, hops.at, sizeof(hop));
+            if (hop.rtnh_len < sizeof(hop) || hop.rtnh_len > hops.len)
+                break;
+            inner.len = (uint32_t)(hop.rtnh_len - sizeof(hop));
+            if (!encap_ok(inner, RTA_ENCAP_TYPE, RTA_ENCAP))
+                return 0;
+            hops = span_from(hops, (hop.rtnh_len + 3u) & ~3u);
+        }
+    }
+    return 1;
+}
+
+/* What the body of a message may hold. */
+enum body { NOTHING_NAMED, LINKS, ADDRESSES, NSIDS, ROUTES, NEXTHOPS, TRAFFIC };
+enum { NEW = 1, DEL = 2, GET = 4, SET = 8 };
+
+/* By (type - RTM_BASE) / 4, the kinds of request the kernel registers a function for. NOTHING_NAMED: no attribute of it
+ * names a namespace, a process or a descriptor. */
+static const struct { uint8_t requests, body; } rtnetlink[] = {
+    {NEW | DEL | GET | SET, LINKS},      /* 16 link: net/core/rtnetlink.c */
+    {NEW | DEL | GET, ADDRESSES},        /* 20 addr: net/ipv4/devinet.c, net/ipv6/addrconf.c, net/phonet/pn_netlink.c */
+    {NEW | DEL | GET, ROUTES},           /* 24 route: fib_frontend.c, ipmr.c of net/ipv4, route.c, ip6mr.c of net/ipv6,
+                                          * net/mpls/af_mpls.c, net/phonet/pn_netlink.c, net/can/gw.c */
+    {NEW | DEL | GET, NOTHING_NAMED},    /* 28 neigh: net/core/neighbour.c, fdb of net/core/rtnetlink.c */
+    {NEW | DEL | GET, NOTHING_NAMED},    /* 32 rule: net/core/fib_rules.c */
+    {NEW | DEL | GET, TRAFFIC},          /* 36 qdisc: net/sched/sch_api.c */
+    {NEW | DEL | GET, TRAFFIC},          /* 40 tclass: net/sched/sch_api.c */
+    {NEW | DEL | GET, TRAFFIC},          /* 44 tfilter: net/sched/cls_api.c */
+    {NEW | DEL | GET, TRAFFIC},          /* 48 action: net/sched/act_api.c */
+    {0, NOTHING_NAMED},                  /* 52 prefix: only told, net/ipv6/addrconf.c */
+    {GET, ADDRESSES},                    /* 56 multicast: net/ipv4/devinet.c, net/ipv6/addrconf.c */
+    {GET, ADDRESSES},                    /* 60 anycast: net/ipv6/addrconf.c */
+    {GET | SET, NOTHING_NAMED},          /* 64 neightbl: net/core/neighbour.c */
+    {0, NOTHING_NAMED},                  /* 68 nduseropt: only told, net/ipv6/ndisc.c */
+    {NEW | DEL | GET, NOTHING_NAMED},    /* 72 addrlabel: net/ipv6/addrlabel.c */
+    {GET | SET, NOTHING_NAMED},          /* 76 dcb: net/dcb/dcbnl.c */
+    {GET, NOTHING_NAMED},                /* 80 netconf: net/ipv4/devinet.c, net/ipv6/addrconf.c, net/mpls/af_mpls.c */
+    {NEW | DEL | GET, NOTHING_NAMED},    /* 84 mdb: net/core/rtnetlink.c, net/bridge/br_mdb.c, vxlan_mdb.c */
+    {NEW | GET, NSIDS},                  /* 88 nsid: net/core/net_namespace.c */
+    {GET | SET, NOTHING_NAMED},          /* 92 stats: net/core/rtnetlink.c */
+    {0, NOTHING_NAMED},                  /* 96 cachereport: only told, net/ipv4/ipmr.c, net/ipv6/ip6mr.c */
+    {NEW | DEL | GET, TRAFFIC},          /* 100 chain: net/sched/cls_api.c */
+    {NEW | DEL | GET, NEXTHOPS},         /* 104 nexthop: net/ipv4/nexthop.c */
+    {NEW | DEL, LINKS},                  /* 108 linkprop: net/core/rtnetlink.c */
+    {NEW | DEL | GET, NOTHING_NAMED},    /* 112 vlan: net/bridge/br_vlan.c */
+    {GET, NOTHING_NAMED},                /* 116 nexthopbucket: net/ipv4/nexthop.c */
+    {NEW | DEL | GET, NOTHING_NAMED},    /* 120 tunnel: drivers/net/vxlan/vxlan_vnifilter.c */
+};
+
+static int route_message_ok(struct request *r, uint32_t type, struct span body)
+{
+    uint32_t group = (type - RTM_BASE) / 4;
+
+    if (group >= sizeof(rtnetlink) / sizeof(rtnetlink[0]) || (rtnetlink[group].requests >> (type & 3) & 1) == 0)
+        return 0;
+    switch (rtnetlink[group].body) {
+    case LINKS:
+        /* A short dump request has a one-byte header, and attributes right after it. */
+        return link_ok(r, span_from(body, body.len < sizeof(struct ifinfomsg) ? 4 : sizeof(struct ifinfomsg)), 0);
+    case ADDRESSES:
+        return address_ok(span_from(body, sizeof(struct ifaddrmsg)));
+    case NSIDS:
+        return nsid_ok(r, span_from(body, 4));
+    case ROUTES:
+        return route_ok(span_from(body, sizeof(struct rtmsg)));
+    case NEXTHOPS:
+        return encap_ok(span_from(body, 8), NEXTHOP_ENCAP_TYPE, NEXTHOP_ENCAP);
+    case TRAFFIC:
+        /* The kinds that take a descriptor: cls_bpf.c, act_bpf.c and, until 6.2, sch_atm.c of net/sched. */
+        return !names_anywhere(body, "bpf") && !names_anywhere(body, "atm");
+    default:
+        return 1;
+    }
+}
+
+/* ---- Other families --------------------------------------------------------------------------------- */
+
+/* net/core/sock_diag.c, and what of it looks at the sockets of one namespace: net/ipv4/inet_diag.c, net/unix/diag.c,
+ * net/netlink/diag.c, net/packet/diag.c, net/xdp/xsk_diag.c. A map of sockets is a descriptor. */
+static int diag_message_ok(uint32_t type, struct span body)
+{
+    struct span attributes = span_from(body, DIAG_REQUEST), value;
+    uint32_t number;
+
+    if ((type != SOCK_DIAG_BY_FAMILY && type != SOCK_DESTROY) || body.len == 0)
+        return 0;
+    switch (body.at[0]) {
+    case AF_UNIX: case AF_NETLINK: case AF_PACKET: case AF_XDP:
+        return 1;
+    case AF_INET: case AF_INET6:
+        while (attribute_next(&attributes, &number, &value))
+            if (number == DIAG_STORAGES || number > DIAG_LAST)
+                return 0;
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+/* Subsystems of net/netfilter/nfnetlink.c, all of one namespace but fingerprints and helpers, which are the machine's
+ * (nfnetlink_osf.c, nfnetlink_cthelper.c). So is some of what nft_compat.c brings in, and it takes descriptors. */
+static int netfilter_message_ok(uint32_t type, struct span body)
+{
+    uint32_t subsystem = type >> 8;
+
+    if (subsystem == NFNL_SUBSYS_NONE)
+        return type == NFNL_MSG_BATCH_BEGIN || type == NFNL_MSG_BATCH_END;
+    if (subsystem > SUBSYSTEM_HOOK || subsystem == SUBSYSTEM_OSF || subsystem == SUBSYSTEM_CTHELPER)
+        return 0;
+    return subsystem != NFNL_SUBSYS_NFTABLES || (!names_anywhere(body, "match") && !names_anywhere(body, "target"));
+}
+
+static int message_ok(struct request *r, int family, uint32_t type, struct span body)
+{
+    if (type < NLMSG_MIN_TYPE)
+        return 1;                /* passed over by all of them */
+    switch (family) {
+    case NETLINK_ROUTE:
+        return route_message_ok(r, type, body);
+    case NETLINK_SOCK_DIAG:
+        return diag_message_ok(type, body);
+    case NETLINK_XFRM:           /* xfrma_policy of net/xfrm/xfrm_user.c names nothing */
+        return type >= XFRM_FIRST && type <= XFRM_LAST;
+    case NETLINK_NETFILTER:
+        return netfilter_message_ok(type, body);
+    default:
+        return 0;
+    }
+}
+
+int fns_boundary_knows_family(int family)
+{
+    return family == NETLINK_ROUTE || family == NETLINK_SOCK_DIAG || family == NETLINK_XFRM
+        || family == NETLINK_NETFILTER;
+}
+
+/* Read as netlink_rcv_skb() reads it. */
+int fns_boundary_holds(int family, const uint8_t *data, uint32_t len, const struct fns_patches *patches)
+{
+    struct request r = {data, patches, 0};
+    struct span rest = {data, len};
+
+    while (rest.len >= sizeof(struct nlmsghdr)) {
+        struct nlmsghdr header;
+        struct span body = {rest.at + sizeof(header), 0};
+
+        memcpy(&header, rest.at, sizeof(header));
+        if (header.nlmsg_len < sizeof(header) || header.nlmsg_len > rest.len)
+            break;               /* the kernel stops here as well */
+        body.len = (uint32_t)(header.nlmsg_len - sizeof(header));
+        if (!message_ok(&r, family, header.nlmsg_type, body))
+            return 0;
+        rest = span_from(rest, (header.nlmsg_len + 3u) & ~3u);
+    }
+    return r.consumed == patches->count;
+}
