@@ -182,24 +182,26 @@ DESCRIBED: dict[str, Callable[[Any, Device], Segments]] = {
 }
 
 LEFT_OUT = ("attrs", "header", "value", "event", "__align")
+WIDENED = {"table", "flags"}  # attributes that are there because the field of that name is too narrow
 
 
 def plain(value: Any) -> Any:
     """The message for JSON: fields and attributes beside each other, names as `msg.get` knows them, bytes as hex.
 
-    Attributes pyroute2 does not know are left out.
+    An attribute named as a field (NDA_IFINDEX) has its full name. Attributes that are not known are left out.
     """
     if isinstance(value, (bytes, bytearray)):
         return value.hex()
     if isinstance(value, dict):
         found = {key: plain(value[key]) for key in value if key not in LEFT_OUT}
+        fields = found.keys() - WIDENED
         for slot in value.get("attrs") or ():
             name, data = slot[0], slot[1]
             if name == "UNKNOWN":
                 continue
             prefix = getattr(value, "prefix", None) or ""
             key = (name[len(prefix) :] if prefix and name.startswith(prefix) else name).lower()
-            found[key] = plain(data)  # where both are there, the field is too narrow: table, flags of an address
+            found[name.lower() if key in fields else key] = plain(data)
         return found
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
