@@ -24,7 +24,7 @@ from pyroute2.netlink import rtnl
 from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
 from fastns import _codec
-from fastns.errors import NetlinkDumpInterrupted
+from fastns.errors import NetlinkDumpInterrupted, ProxyError
 from fastns.schema import constant, header_size
 from fastns.table import dump_request, request
 
@@ -246,10 +246,17 @@ class Monitor:
         complete = True
         begin = time.time()
         try:
-            for kind, family in self.kinds:
-                part.extend(self._dump(kind, family))
+            self._dump_into(part)
         except NetlinkDumpInterrupted:
             complete = False
+        except ProxyError:
+            self._due = 0.0
+            if self._receive():  # what had arrived comes first, and then the end of the monitor's own transport
+                return
+            raise
+        except BaseException:
+            self._due = time.monotonic() + max(self._interval, 0.1)  # the promise stands
+            raise
         finally:
             self._last = time.monotonic()
         if not complete:
@@ -259,6 +266,10 @@ class Monitor:
         self._items.append(ResyncBegin(self.kinds, begin))
         self._items.extend(part)
         self._items.append(ResyncEnd(self.kinds, complete, time.time()))
+
+    def _dump_into(self, part: list[Any]) -> None:
+        for kind, family in self.kinds:
+            part.extend(self._dump(kind, family))
 
     def _dump(self, kind: str, family: int) -> tuple[Any, ...]:
         engine = self._reader
