@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import pathlib
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -303,3 +305,28 @@ def test_every_group(netns_pair: tuple[str, str], group: str) -> None:
     lines = monitor.seen.rpartition("\n")[0].splitlines()
     events = [item["event"] for item in map(json.loads, lines) if "resync" in item]
     assert all(event.startswith("RTM_") for event in events)
+
+
+def proxy_of(pid: int) -> int:
+    """The child of a command that receives its events."""
+    return int(pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text())
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("which", [["--all"], ["{}", "{}"]])
+def test_the_death_of_its_proxy_ends_it(netns_pair: tuple[str, str], which: list[str]) -> None:
+    """What had come of every namespace is shown, then that it was lost, and the command fails."""
+    names = [word.format(name) for word, name in zip(which, netns_pair)]
+    with Background("monitor", "--initial", "-g", "link", *names) as monitor:
+        monitor.until(READY, 2)
+        os.kill(proxy_of(monitor.process.pid), signal.SIGSTOP)
+        monitor.process.send_signal(signal.SIGSTOP)
+        for name in netns_pair:
+            ip("-n", name, "link", "set", "lo", "up")
+        os.kill(proxy_of(monitor.process.pid), signal.SIGKILL)
+        monitor.process.send_signal(signal.SIGCONT)
+        out, err = monitor.process.communicate(timeout=60)
+        assert monitor.process.returncode == 1
+    assert out.decode().count("- namespace lost") == 2
+    assert err.count(b"was killed by signal 9") == 2
+    assert b"Traceback" not in err
