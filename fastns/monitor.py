@@ -92,11 +92,13 @@ GROUP_KINDS: dict[int, tuple[tuple[str, int], ...]] = {
 class Monitor:
     """Events as they happen, iterable and asynchronously iterable. Made by `NetNS.monitor`; see there.
 
-    Items are messages of pyroute2's classes (`msg["event"]` is "RTM_NEWLINK", ...), `Lost` where events are missing
-    and, with `resync`, ResyncBegin, messages with `msg["header"]["resync"]` true, ResyncEnd. With `all_ns`,
-    `msg["header"]["nsid"]` is the id of the namespace a message came from, None for the handle's own.
+    Items are messages of pyroute2's classes (`msg["event"]` is "RTM_NEWLINK", ..., of types nobody has a name for
+    "RTM_" and the number), `Lost` where events are missing and, with `resync`, ResyncBegin, messages with
+    `msg["header"]["resync"]` true, ResyncEnd. With `all_ns`, `msg["header"]["nsid"]` is the id of the namespace a
+    message came from, None for the handle's own.
 
-    The iteration ends when the monitor is closed, by any thread; items that were received before are still given.
+    The iteration ends when the monitor is closed, by any thread; items that were received before are still given. So
+    they are when the proxy dies; behind them stands a ProxyError, each time.
     One thread at a time may take items. Fork: a child process must make its own (OSError EBADF).
     """
 

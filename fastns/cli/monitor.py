@@ -300,7 +300,7 @@ class Watcher:
                 except BrokenPipeError:
                     raise
                 except OSError as error:
-                    self.drop(source, "lost")
+                    self.drop(source, "failed")
                     if not self.sources:  # as when the proxy has died, which is the same one for all
                         raise
                     say(f"{source.name}: {explain(error)}")

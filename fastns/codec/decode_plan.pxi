@@ -746,7 +746,7 @@ def setup_messages(nlmsgerr, nlmsg, mtypes, event_name):
 cdef class Context:
     """What a marshal adds to every message it parses."""
     cdef object extra    # dict for the header, or None
-    cdef object events   # message type of rtnetlink -> pyroute2's name, or None for other families
+    cdef dict events     # message type of rtnetlink -> pyroute2's name, or None for other families
     cdef bint bare       # nothing at all, not even header['error']
 
     cdef object event(self, Plan p, uint16_t type):

@@ -315,7 +315,7 @@ def proxy_of(pid: int) -> int:
 @pytest.mark.root
 @pytest.mark.parametrize("which", [["--all"], ["{}", "{}"]])
 def test_the_death_of_its_proxy_ends_it(netns_pair: tuple[str, str], which: list[str]) -> None:
-    """What had come of every namespace is shown, then that it was lost, and the command fails."""
+    """What had come of every namespace is shown, then that no more comes, and the command fails."""
     names = [word.format(name) for word, name in zip(which, netns_pair)]
     with Background("monitor", "--initial", "-g", "link", *names) as monitor:
         monitor.until(READY, 2)
@@ -327,6 +327,6 @@ def test_the_death_of_its_proxy_ends_it(netns_pair: tuple[str, str], which: list
         monitor.process.send_signal(signal.SIGCONT)
         out, err = monitor.process.communicate(timeout=60)
         assert monitor.process.returncode == 1
-    assert out.decode().count("- namespace lost") == 2
+    assert out.decode().count("- namespace failed") == 2
     assert err.count(b"was killed by signal 9") == 2
     assert b"Traceback" not in err
