@@ -52,9 +52,9 @@ LOAD_SLICE = 512
 class AsyncMonitor(Monitor):
     """`fastns.monitor.Monitor` of an asynchronous handle: `async with ipr.monitor() as m: async for item in m: ...`."""
 
-    def _read_anew(self) -> None:
+    def _dump_into(self, part: list[Any]) -> None:
         with self._engine.beside() as self._reader:
-            super()._read_anew()
+            super()._dump_into(part)
 
     async def __aenter__(self) -> Self:
         return self

@@ -24,7 +24,7 @@ from pyroute2.netlink import rtnl
 from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
 from fastns import _codec
-from fastns.errors import NetlinkDumpInterrupted
+from fastns.errors import NetlinkDumpInterrupted, ProxyError
 from fastns.schema import constant, header_size
 from fastns.table import dump_request, request
 
@@ -92,11 +92,13 @@ GROUP_KINDS: dict[int, tuple[tuple[str, int], ...]] = {
 class Monitor:
     """Events as they happen, iterable and asynchronously iterable. Made by `NetNS.monitor`; see there.
 
-    Items are messages of pyroute2's classes (`msg["event"]` is "RTM_NEWLINK", ...), `Lost` where events are missing
-    and, with `resync`, ResyncBegin, messages with `msg["header"]["resync"]` true, ResyncEnd. With `all_ns`,
-    `msg["header"]["nsid"]` is the id of the namespace a message came from, None for the handle's own.
+    Items are messages of pyroute2's classes (`msg["event"]` is "RTM_NEWLINK", ..., of types nobody has a name for
+    "RTM_" and the number), `Lost` where events are missing and, with `resync`, ResyncBegin, messages with
+    `msg["header"]["resync"]` true, ResyncEnd. With `all_ns`, `msg["header"]["nsid"]` is the id of the namespace a
+    message came from, None for the handle's own.
 
-    The iteration ends when the monitor is closed, by any thread; items that were received before are still given.
+    The iteration ends when the monitor is closed, by any thread; items that were received before are still given. So
+    they are when the proxy dies; behind them stands a ProxyError, each time.
     One thread at a time may take items. Fork: a child process must make its own (OSError EBADF).
     """
 
@@ -246,10 +248,17 @@ class Monitor:
         complete = True
         begin = time.time()
         try:
-            for kind, family in self.kinds:
-                part.extend(self._dump(kind, family))
+            self._dump_into(part)
         except NetlinkDumpInterrupted:
             complete = False
+        except ProxyError:
+            self._due = 0.0
+            if self._receive():  # what had arrived comes first, and then the end of the monitor's own transport
+                return
+            raise
+        except BaseException:
+            self._due = time.monotonic() + max(self._interval, 0.1)  # the promise stands
+            raise
         finally:
             self._last = time.monotonic()
         if not complete:
@@ -259,6 +268,10 @@ class Monitor:
         self._items.append(ResyncBegin(self.kinds, begin))
         self._items.extend(part)
         self._items.append(ResyncEnd(self.kinds, complete, time.time()))
+
+    def _dump_into(self, part: list[Any]) -> None:
+        for kind, family in self.kinds:
+            part.extend(self._dump(kind, family))
 
     def _dump(self, kind: str, family: int) -> tuple[Any, ...]:
         engine = self._reader

@@ -28,11 +28,13 @@ from pyroute2.netlink import (
     nlmsg_decoder_generic,
     nlmsg_decoder_string,
     nlmsg_decoder_struct,
+    rtnl,
 )
 from pyroute2.netlink.marshal import Marshal
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfbase, ifinfmsg
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 from pyroute2.netlink.rtnl.rtmsg import rtmsg_base
+from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
 from fastns import _codec
 
@@ -42,11 +44,14 @@ __all__ = [
     "Field",
     "Schema",
     "attribute_number",
+    "chainmsg",
     "constant",
+    "event_name",
     "header_fields",
     "header_size",
     "lazy_class",
     "marshal_class",
+    "nhmsg",
     "schema",
 ]
 
@@ -264,8 +269,26 @@ ADDITIONS: dict[str, Addition] = {
     "rtnl": Addition(
         "linux/rtnetlink.h",
         {
+            "RTM_NEWMULTICAST": 56,
+            "RTM_DELMULTICAST": 57,
+            "RTM_NEWANYCAST": 60,
+            "RTM_DELANYCAST": 61,
+            "RTM_SETSTATS": 95,
+            "RTM_NEWCHAIN": 100,
+            "RTM_DELCHAIN": 101,
+            "RTM_GETCHAIN": 102,
             "RTM_NEWNEXTHOP": 104,
+            "RTM_DELNEXTHOP": 105,
             "RTM_GETNEXTHOP": 106,
+            "RTM_NEWVLAN": 112,
+            "RTM_DELVLAN": 113,
+            "RTM_GETVLAN": 114,
+            "RTM_NEWNEXTHOPBUCKET": 116,
+            "RTM_DELNEXTHOPBUCKET": 117,
+            "RTM_GETNEXTHOPBUCKET": 118,
+            "RTM_NEWTUNNEL": 120,
+            "RTM_DELTUNNEL": 121,
+            "RTM_GETTUNNEL": 122,
             "RTNLGRP_NEXTHOP": 32,
             "RTM_F_CLONED": 0x200,
             "RT_TABLE_UNSPEC": 0,
@@ -278,6 +301,7 @@ ADDITIONS: dict[str, Addition] = {
     "ifinfmsg": Addition("linux/if_link.h", {"IFLA_ALLMULTI": 61}),
     "rtmsg": Addition("linux/rtnetlink.h", {"RTA_UID": 25, "RTA_TTL_PROPAGATE": 26, "RTA_NH_ID": 30}),
     "ndmsg": Addition("linux/neighbour.h", {"NDA_PROTOCOL": 12, "NDA_NH_ID": 13, "NDA_FLAGS_EXT": 15}),
+    "tcmsg": Addition("linux/rtnetlink.h", {"TCA_CHAIN": 11}),
     "nhmsg": Addition(
         "linux/nexthop.h",
         {
@@ -292,6 +316,7 @@ ADDITIONS: dict[str, Addition] = {
             "NHA_MASTER": 10,
             "NHA_FDB": 11,
             "NHA_RES_GROUP": 12,
+            "NHA_RES_BUCKET": 13,
         },
         (("family", "B"), ("scope", "B"), ("protocol", "B"), ("resvd", "B"), ("flags", "I")),
     ),
@@ -324,6 +349,98 @@ def header_fields(message: type[nlmsg_base] | str) -> tuple[Field, ...]:
 def header_size(message: type[nlmsg_base] | str) -> int:
     last = header_fields(message)[-1]
     return last.offset + last.size
+
+
+EVENTS = {number: name for name, number in ADDITIONS["rtnl"].numbers.items() if name.startswith("RTM_") and number >= 16}
+
+
+def event_name(number: int) -> str:
+    """What a message of rtnetlink has as `msg["event"]`: pyroute2's name of its type, the kernel's, or RTM_ and the number."""
+    return rtnl.RTM_VALUES.get(number) or EVENTS.get(number) or f"RTM_{number}"
+
+
+def _attributes(message: str, **types: str) -> tuple[tuple[int, str, str], ...]:
+    """A table of attributes of ADDITIONS in the form of pyroute2's classes."""
+    numbers = ADDITIONS[message].numbers
+    return tuple((numbers[name], name, form) for name, form in types.items())
+
+
+class nhmsg(nlmsg):  # type: ignore[misc]
+    """Next hops and, of resilient groups, their buckets. Sources: linux/nexthop.h, net/ipv4/nexthop.c."""
+
+    __slots__ = ()
+    prefix = "NHA_"
+    fields = ADDITIONS["nhmsg"].fields
+    nla_map = _attributes(
+        "nhmsg",
+        NHA_ID="uint32",
+        NHA_GROUP="grp",
+        NHA_GROUP_TYPE="uint16",
+        NHA_BLACKHOLE="flag",
+        NHA_OIF="uint32",
+        NHA_GATEWAY="ipaddr",
+        NHA_ENCAP_TYPE="uint16",
+        NHA_ENCAP="hex",
+        NHA_MASTER="uint32",
+        NHA_FDB="flag",
+        NHA_RES_GROUP="res_group",
+        NHA_RES_BUCKET="res_bucket",
+    )
+
+    class grp(nla_string):  # type: ignore[misc]
+        """struct nexthop_grp, repeated: a list of {"id", "weight"}, weights counted from 1 as `ip` does."""
+
+        __slots__ = ()
+        _member = struct.Struct("=IBBH")  # the weight's high byte, since 6.12, was reserved before
+
+        def decode(self) -> None:
+            nla_string.decode(self)
+            whole = self["value"][: len(self["value"]) // self._member.size * self._member.size]
+            self.value = [  # type: ignore[misc]
+                {"id": number, "weight": (low | high << 8) + 1}
+                for number, low, high, _ in self._member.iter_unpack(whole)
+            ]
+
+    class res_group(nla):  # type: ignore[misc]
+        __slots__ = ()
+        prefix = "NHA_RES_GROUP_"
+        nla_map = (
+            ("NHA_RES_GROUP_PAD", "none"),
+            ("NHA_RES_GROUP_BUCKETS", "uint16"),
+            ("NHA_RES_GROUP_IDLE_TIMER", "uint32"),
+            ("NHA_RES_GROUP_UNBALANCED_TIMER", "uint32"),
+            ("NHA_RES_GROUP_UNBALANCED_TIME", "uint64"),
+        )
+
+    class res_bucket(nla):  # type: ignore[misc]
+        __slots__ = ()
+        prefix = "NHA_RES_BUCKET_"
+        nla_map = (
+            ("NHA_RES_BUCKET_PAD", "none"),
+            ("NHA_RES_BUCKET_INDEX", "uint16"),
+            ("NHA_RES_BUCKET_IDLE_TIME", "uint64"),
+            ("NHA_RES_BUCKET_NH_ID", "uint32"),
+        )
+
+
+class chainmsg(tcmsg):  # type: ignore[misc]
+    """Chains of filters. Source: net/sched/cls_api.c."""
+
+    __slots__ = ()
+    _nlmsg_base__compiled_nla = False  # or tcmsg's table, once that is compiled, would be this one's
+    nla_map = (
+        *((number, *item) for number, item in enumerate(tcmsg.nla_map)),
+        *_attributes("tcmsg", TCA_CHAIN="uint32"),
+    )
+
+
+# Message types pyroute2 has no class for.
+MESSAGES = {
+    number: cls
+    for cls, kinds in ((nhmsg, ("NEXTHOP", "NEXTHOPBUCKET")), (chainmsg, ("CHAIN",)))
+    for kind in kinds
+    for number in (constant(rtnl, f"RTM_{word}{kind}") for word in ("NEW", "DEL", "GET"))
+}
 
 
 class LazyType(type):
@@ -438,6 +555,15 @@ class _FastMarshal:
             raise failed
 
 
+class _RtnlMarshal(_FastMarshal):
+    """What pyroute2's marshal of rtnetlink lacks: classes of messages, and an event for every type."""
+
+    def fix_message(self, msg: Any) -> None:
+        super().fix_message(msg)  # type: ignore[misc]
+        if "event" not in msg and "type" in msg["header"]:
+            msg["event"] = event_name(msg["header"]["type"])
+
+
 _SAME = ("parse", "parse_one_message", "get_parser")
 _marshals: dict[type, type] = {}
 
@@ -454,17 +580,20 @@ def marshal_class(cls: type[Marshal]) -> Any:
             fix = _function(cls, "fix_message")
             events: Any = None
             if fix is MarshalRtnl.fix_message:
-                events = fix.__globals__["rtnl"].RTM_VALUES
+                events = rtnl.RTM_VALUES
             native = fix is Marshal.fix_message or events is not None
+            added: dict[str, Any] = {} if events is None else {"msg_map": {**MESSAGES, **cls.msg_map}}
             space = {
+                **added,
                 "fast": fast,
                 "_events": events,
                 "_native_fix": native,
                 "__doc__": cls.__doc__,
                 "__module__": cls.__module__,
             }
-            found = _marshals[cls] = type(cls.__name__, (_FastMarshal, cls), space)
+            base = _FastMarshal if events is None else _RtnlMarshal
+            found = _marshals[cls] = type(cls.__name__, (base, cls), space)
         return found
 
 
-_codec.setup_messages(netlink.nlmsgerr, nlmsg, netlink.mtypes)
+_codec.setup_messages(netlink.nlmsgerr, nlmsg, netlink.mtypes, event_name)

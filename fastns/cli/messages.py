@@ -132,17 +132,34 @@ def rule(msg: Any, device: Device) -> Segments:
 
 
 def nexthop(msg: Any, device: Device) -> Segments:
-    return [(f"id {msg.get('id')}", "bold cyan"), (hop(msg, device), "")]
+    members = [f"{m['id']},{m['weight']}" if m["weight"] > 1 else str(m["id"]) for m in msg.get("group") or ()]
+    bucket = msg.get("res_bucket")
+    owner = bucket.get("nh_id") if bucket is not None else None
+    rest = words(
+        ("group", "/".join(members)),
+        ("bucket", bucket.get("index") if bucket is not None else None),
+        ("nhid", owner),
+        ("", "blackhole" if msg.get("blackhole") else None),
+        ("proto", PROTOCOL_NAMES.get(msg["protocol"], msg["protocol"]) if msg["protocol"] else None),
+        ("", "fdb" if msg.get("fdb") else None),
+    )
+    return [(f"id {msg.get('id')}", "bold cyan"), (hop(msg, device) + rest, "")]
+
+
+def handle(number: int) -> str:
+    return "root" if number == TC_H_ROOT else f"{number >> 16:x}:" + (f"{number & 0xFFFF:x}" if number & 0xFFFF else "")
 
 
 def traffic(msg: Any, device: Device) -> Segments:
-    def handle(number: int) -> str:
-        return "root" if number == TC_H_ROOT else f"{number >> 16:x}:{number & 0xFFFF or ''}"
-
     rest = words(
         ("dev", device(msg["index"])), ("handle", handle(msg["handle"])), ("parent", handle(msg["parent"]))
     )
     return [(str(msg.get("kind") or ""), "bold cyan"), (rest, "")]
+
+
+def chain(msg: Any, device: Device) -> Segments:
+    rest = words(("dev", device(msg["index"])), ("parent", handle(msg["parent"])), ("", msg.get("kind")))
+    return [(str(msg.get("chain")), "bold cyan"), (rest, "")]
 
 
 def nsid(msg: Any, device: Device) -> Segments:
@@ -156,31 +173,35 @@ DESCRIBED: dict[str, Callable[[Any, Device], Segments]] = {
     "neigh": neigh,
     "rule": rule,
     "nexthop": nexthop,
+    "nexthopbucket": nexthop,
     "qdisc": traffic,
     "tclass": traffic,
     "tfilter": traffic,
+    "chain": chain,
     "nsid": nsid,
 }
 
 LEFT_OUT = ("attrs", "header", "value", "event", "__align")
+WIDENED = {"table", "flags"}  # attributes that are there because the field of that name is too narrow
 
 
 def plain(value: Any) -> Any:
     """The message for JSON: fields and attributes beside each other, names as `msg.get` knows them, bytes as hex.
 
-    Attributes pyroute2 does not know are left out.
+    An attribute named as a field (NDA_IFINDEX) has its full name. Attributes that are not known are left out.
     """
     if isinstance(value, (bytes, bytearray)):
         return value.hex()
     if isinstance(value, dict):
         found = {key: plain(value[key]) for key in value if key not in LEFT_OUT}
+        fields = found.keys() - WIDENED
         for slot in value.get("attrs") or ():
             name, data = slot[0], slot[1]
             if name == "UNKNOWN":
                 continue
             prefix = getattr(value, "prefix", None) or ""
             key = (name[len(prefix) :] if prefix and name.startswith(prefix) else name).lower()
-            found[key] = plain(data)  # where both are there, the field is too narrow: table, flags of an address
+            found[name.lower() if key in fields else key] = plain(data)
         return found
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]

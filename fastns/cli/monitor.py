@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import select
+import signal
+import socket
 import stat
 import sys
 import time
@@ -194,11 +196,17 @@ class Watcher:
         self.busy: set[Source] = set()  # there may be more of them, without waiting
         self.due: set[Source] = set()  # their state is to be read anew, in its time
         self.poller = select.poll()
+        self.earlier = -1
 
     def __enter__(self) -> Watcher:
         self.coming = netns.watch()  # before looking at what is there, or a name could slip through
+        # A signal that comes just before the poll is noticed by what it writes here, and by nothing else.
+        self.signals, self.wakeup = socket.socketpair()
+        self.wakeup.setblocking(False)
         try:
             self.poller.register(self.coming.fileno(), select.POLLIN)
+            self.poller.register(self.signals.fileno(), select.POLLIN)
+            self.earlier = signal.set_wakeup_fd(self.wakeup.fileno(), warn_on_full_buffer=False)
             if stat.S_ISFIFO(os.fstat(1).st_mode):
                 self.poller.register(1, 0)  # POLLERR once nobody reads
             if self.names is None:
@@ -213,9 +221,12 @@ class Watcher:
         return self
 
     def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(self.earlier)
         for source in self.sources.values():
             source.close()
         self.coming.close()
+        self.signals.close()
+        self.wakeup.close()
 
     def add(self, name: str) -> None:
         source = Source(name, self.options)
@@ -274,6 +285,9 @@ class Watcher:
             for fd, _ in self.poller.poll(0 if self.busy else PATIENCE_MS if self.due else None):
                 if fd == 1:
                     raise BrokenPipeError
+                if fd == self.signals.fileno():
+                    self.signals.recv(4096)
+                    continue
                 if fd in self.by_fd:
                     ready.add(self.by_fd[fd])
                 else:
@@ -286,8 +300,10 @@ class Watcher:
                 except BrokenPipeError:
                     raise
                 except OSError as error:
+                    self.drop(source, "failed")
+                    if not self.sources:  # as when the proxy has died, which is the same one for all
+                        raise
                     say(f"{source.name}: {explain(error)}")
-                    self.drop(source, "lost")
             if changed:
                 self.reconcile([event.name for event in self.pending()])
 

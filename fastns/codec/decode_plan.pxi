@@ -319,6 +319,7 @@ cdef dict _plans = {}
 cdef object _nlmsgerr = None
 cdef object _nlmsg = None
 cdef object _mtypes = {}
+cdef object _event_name = None
 cdef bint _attrs_prefixed = True
 
 
@@ -727,9 +728,9 @@ def setup(schema, make_lazy, lazy_type, slot_class, lock):
     fns_set_item(slot_class, <void *>slot_key, <void *>slot_item)
 
 
-def setup_messages(nlmsgerr, nlmsg, mtypes):
-    global _nlmsgerr, _nlmsg, _mtypes, _attrs_prefixed
-    _nlmsgerr, _nlmsg, _mtypes = nlmsgerr, nlmsg, mtypes
+def setup_messages(nlmsgerr, nlmsg, mtypes, event_name):
+    global _nlmsgerr, _nlmsg, _mtypes, _event_name, _attrs_prefixed
+    _nlmsgerr, _nlmsg, _mtypes, _event_name = nlmsgerr, nlmsg, mtypes, event_name
 
     class probe(nla_base):
         prefix = "P_"
@@ -745,18 +746,22 @@ def setup_messages(nlmsgerr, nlmsg, mtypes):
 cdef class Context:
     """What a marshal adds to every message it parses."""
     cdef object extra    # dict for the header, or None
-    cdef object events   # message type -> name, or None
+    cdef dict events     # message type of rtnetlink -> pyroute2's name, or None for other families
     cdef bint bare       # nothing at all, not even header['error']
 
     cdef object event(self, Plan p, uint16_t type):
         cdef object event = None
         if self.bare:
             return None
-        if lx.NLMSG_NOOP <= type <= lx.NLMSG_OVERRUN and S_EVENT not in p.index:
-            event = _mtypes.get(type, "none")
         if self.events is not None:
-            event = self.events.get(type, event)
-        return event
+            event = self.events.get(type)
+        if event is not None or S_EVENT in p.index:
+            return event
+        if lx.NLMSG_NOOP <= type <= lx.NLMSG_OVERRUN:
+            return _mtypes.get(type, "none")
+        if self.events is not None:
+            return _event_name(type)
+        return None
 
     cdef int set_event(self, Plan p, object obj, uint16_t type) except -1:
         """The event of a message that pyroute2's code has decoded, and may have given one."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import queue
 import select
@@ -17,6 +16,7 @@ from pyroute2.netlink.rtnl import RTM_GETLINK, RTM_NEWLINK
 
 from fastns.errors import NLMSGHDR
 from fastns.ipdb.records import log
+from fastns.schema import event_name
 
 SYNC_TIMEOUT = 5.0  # seconds: the longest a commit waits for one event it knows must come
 
@@ -122,16 +122,18 @@ class TransportStream(EventStream):
                     if portid == self.portid and seq in self.waiting and kind in (RTM_NEWLINK, NLMSG_ERROR):
                         self.passed.append(self.waiting[seq])
                         break
-                    messages.extend(self.marshal.parse(data))
+                    messages.extend(self.parse(data))
             except TimeoutError:
                 pass
             except OSError as error:
-                if error.errno == errno.ENOBUFS and messages:
-                    error.messages = messages  # type: ignore[attr-defined]
+                error.messages = messages  # type: ignore[attr-defined]
                 raise
             if messages or self.passed:
                 return messages
         return None
+
+    def parse(self, data: bytes) -> list[Any]:
+        return list(self.marshal.parse(data))
 
     def mark(self) -> None:
         for event in self.passed:
@@ -163,6 +165,20 @@ class TransportStream(EventStream):
         super().close()
 
 
+def named(messages: list[Any]) -> list[Any]:
+    """Messages of a handle that is not ours: pyroute2 gives no event to types it does not know."""
+    for msg in messages:
+        msg.setdefault("event", event_name(msg["header"]["type"]))
+    return messages
+
+
+class PyrouteStream(TransportStream):
+    """The events of a pyroute2 handle."""
+
+    def parse(self, data: bytes) -> list[Any]:
+        return named(super().parse(data))
+
+
 class HandleStream(EventStream):
     """Any other IPRoute-like object: events come on a second handle of the same kind."""
 
@@ -173,7 +189,7 @@ class HandleStream(EventStream):
     def read(self) -> list[Any] | None:
         if not self.wait(self.handle.fileno()):
             return None
-        return list(self.handle.get())
+        return named(list(self.handle.get()))
 
     def close(self) -> None:
         self.handle.close()
@@ -204,7 +220,7 @@ def open_event_stream(nl: Any, groups: int) -> EventStream:
     handle = second_handle(nl)
     try:
         if hasattr(handle, "asyncore"):
-            return TransportStream(PyrouteSocket(handle, groups), handle.marshal)
+            return PyrouteStream(PyrouteSocket(handle, groups), handle.marshal)
         handle.bind(groups)
         return HandleStream(handle)
     except BaseException:
@@ -307,10 +323,11 @@ class Watchdog:
         return self._event.is_set()
 
     def _look(self, msg: Any) -> None:
-        if msg.get("event") != self._action:
+        if msg["event"] != self._action:
             return
         for key, value in self._spec.items():
-            if msg.get(key) != value and msg.get_attr(msg.name2nla(key)) != value:
+            # the attribute, and the field of the header under it
+            if msg.get(key) != value and not (key in msg and msg[key] == value):
                 return
         self._event.set()
 

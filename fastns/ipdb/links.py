@@ -10,6 +10,7 @@ from pyroute2.config import AF_BRIDGE
 from pyroute2.ipdb import CommitException, CreateException
 from pyroute2.netlink.rtnl.ifaddrmsg import IFA_F_SECONDARY
 from pyroute2.netlink.rtnl.ifinfmsg import IFF_UP, ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
 
 from fastns.ipdb.exceptions import create_failure, tolerated
 from fastns.ipdb.link_fields import (
@@ -247,7 +248,8 @@ class Interface(Record):
         self._frozen = frozen = self.pick()
 
         def restore(ipdb: Any, msg: Any, action: str) -> None:
-            if self._freeze is not None and frozen["index"] in (msg.get("index"), msg.get("ifindex")):
+            index = msg["ifindex"] if isinstance(msg, ndmsg) else msg.get("index")
+            if self._freeze is not None and frozen["index"] == index:
                 self._restore(frozen)
 
         self._freeze = self._ipdb.register_callback(restore)

@@ -167,17 +167,17 @@ class Views:
                 "local": msg.get_attr("IFA_LOCAL"),
                 "broadcast": msg.get_attr("IFA_BROADCAST"),
                 "address": msg.get_attr("IFA_ADDRESS"),
-                "flags": msg.get_attr("IFA_FLAGS") or msg.get("flags"),
+                "flags": msg.get("flags"),
                 "prefixlen": msg["prefixlen"],
                 "family": msg["family"],
-                "scope": msg.get("scope"),
+                "scope": msg["scope"],
                 "cacheinfo": msg.get_attr("IFA_CACHEINFO"),
             },
         )
         return key
 
     def _on_neighbour(self, msg: Any) -> None:
-        if msg["family"] == AF_BRIDGE or not msg.get("ifindex"):
+        if msg["family"] == AF_BRIDGE or not msg["ifindex"]:
             return
         dst = msg.get_attr("NDA_DST")
         if dst is None:
@@ -193,7 +193,7 @@ class Views:
         for msg in messages:
             for callback in tuple(self._pre_callbacks.values()):
                 try:
-                    callback(self, msg, msg.get("event"))
+                    callback(self, msg, msg["event"])
                 except Exception:
                     log.exception("a callback failed")
         with self._cond:
@@ -209,10 +209,6 @@ class Views:
                     failure = error
             if failure is not None and not self._recover(failure):
                 self._broken = failure
-                for source in tuple(self._queues):
-                    source._put(failure)
-                self._cond.notify_all()
-                return False
             self._cond.notify_all()
         for msg in messages:
             for watchdog in tuple(self._watchdogs):
@@ -224,10 +220,14 @@ class Views:
                     self._callback_queue.put_nowait(msg)
                 except queue.Full:
                     log.warning("dropped an event: the callbacks are too slow")
-        return True
+        if self._broken is None:
+            return True
+        for source in tuple(self._queues):
+            source._put(self._broken)
+        return False
 
     def _take(self, msg: Any) -> None:
-        event = msg.get("event")
+        event = msg["event"]
         if event in ("RTM_NEWLINK", "RTM_DELLINK"):
             if msg["family"] != AF_BRIDGE and (event == "RTM_DELLINK" or not msg["flags"] & IFF_UP):
                 self._stale.add(msg["index"])

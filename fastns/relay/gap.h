@@ -3,7 +3,8 @@
  * The kernel says so before these, and queues nothing more until a recvmsg() has taken the last of them
  * (netlink_overrun(), netlink_rcv_wake()). What it queues next may be there before anybody has found the queue empty.
  * So the memory of the queue is looked at behind each datagram: behind the last one there is none, or that of newer
- * ones; any other one leaves less than there was, by its own length and more.
+ * ones; any other one leaves less than there was, by its own length and more. A large last one that newer small ones
+ * follow leaves less too: but there was no more than its own memory, which others of its length have told.
  *
  * It looks at the socket it is given and keeps what it saw there, nothing else; never Python.h.
  * Both transports call it: channel.c in the proxy, fastns/core/sock.pxi for sockets of this process.
@@ -23,6 +24,8 @@ enum fns_gap_state {
     FNS_GAP_TOLD     /* the queue has not been found empty since */
 };
 
+enum { FNS_GAP_SIZES = 32 };
+
 enum { FNS_GAP_LOOKS = 4, FNS_GAP_SURE = 2, FNS_GAP_DOUBTS = 64 };
 
 /* No datagram takes less memory than its length and this, of its sk_buff and skb_shared_info. */
@@ -34,6 +37,7 @@ struct fns_gap {
     uint32_t dropped;   /* datagrams, by the kernel and ever, as far as they are told */
     uint32_t missing;   /* of these in the last gap */
     uint32_t doubts;
+    struct { uint32_t len, memory; } sizes[FNS_GAP_SIZES];    /* of datagrams that others were queued behind */
 };
 
 static inline int fns_gap_look(int fd, uint32_t *queued, uint32_t *dropped)
@@ -73,6 +77,7 @@ static inline int fns_gap_open(struct fns_gap *g, int fd)
 static inline int fns_gap_behind(struct fns_gap *g, int fd, uint32_t len)
 {
     uint32_t queued, dropped = g->dropped, lowest = UINT32_MAX;
+    uint32_t at = len / 4 % FNS_GAP_SIZES;
     int here = 1;
 
     if (g->state == FNS_GAP_NONE || g->state == FNS_GAP_TOLD)
@@ -85,8 +90,16 @@ static inline int fns_gap_behind(struct fns_gap *g, int fd, uint32_t len)
             lowest = queued;
         here = lowest == 0 || (uint64_t)lowest + len + FNS_GAP_OVERHEAD > g->queued;
     }
-    if (g->state == FNS_GAP_OPEN && here)
-        return fns_gap_found(g, lowest, dropped);
+    if (g->state == FNS_GAP_OPEN) {
+        if (g->sizes[at].len == len && g->queued < (uint64_t)g->sizes[at].memory + FNS_GAP_OVERHEAD)
+            here = 1;
+        if (here)
+            return fns_gap_found(g, lowest, dropped);
+        if (g->queued != UINT32_MAX) {
+            g->sizes[at].len = len;
+            g->sizes[at].memory = g->queued - lowest;
+        }
+    }
     if (g->state == FNS_GAP_DOUBT) {
         if (dropped != g->dropped)
             g->state = FNS_GAP_OPEN;

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import pathlib
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -19,7 +21,7 @@ pytest.importorskip("rich", reason="python: rich is not installed")
 from rich.console import Console
 
 from fastns import Lost, NetNS, ResyncBegin, ResyncEnd
-from fastns.cli.monitor import Enough, Printer, Watcher
+from fastns.cli.monitor import GROUPS, Enough, Printer, Watcher
 
 READY = "that was everything\n"
 
@@ -234,3 +236,97 @@ def test_rendering(netns: str) -> None:
     if "FASTNS_PICTURES" in os.environ:
         with open(os.path.join(os.environ["FASTNS_PICTURES"], "monitor.svg"), "w") as file:
             file.write(svg)
+
+
+KINDS = """
+ip link set lo up
+ip link add p0 type ifb
+ip link set p0 up
+ip addr add 10.1.0.1/24 dev p0
+ip neigh add 10.1.0.2 lladdr 02:00:00:00:00:01 dev p0
+ip rule add from 10.0.0.0/8 table 9 pref 70
+tc qdisc add dev p0 clsact
+tc filter add dev p0 ingress protocol ip u32 match u32 0 0 flowid 1:1
+tc chain add dev p0 ingress chain 7
+ip nexthop add id 5 dev lo
+ip nexthop add id 6 via 10.1.0.2 dev p0
+ip nexthop add id 7 via 10.1.0.3 dev p0
+ip nexthop add id 8 group 6,3/7
+ip nexthop add id 9 blackhole
+ip route add 10.7.0.0/24 nhid 6
+ip nexthop del id 5
+"""
+
+
+def change_of_every_kind(name: str) -> None:
+    for line in KINDS.strip().splitlines():
+        program, *words = line.split()
+        subprocess.run([program, "-n", name, *words], check=True, capture_output=True)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("which", ["--all", "{}"])
+@pytest.mark.parametrize("groups", [[], ["-g", "tc", "-g", "nexthop"]])
+def test_next_hops_and_chains(netns: str, which: str, groups: list[str]) -> None:
+    with Background("monitor", "--initial", *groups, which.format(netns)) as monitor:
+        monitor.until(READY)
+        change_of_every_kind(netns)
+        text = monitor.until("- nexthop id 5 dev lo\n")
+    expected = [
+        r"\+ nexthop id 5 dev lo",
+        r"\+ nexthop id 6 via 10.1.0.2 dev p0",
+        r"\+ nexthop id 8 group 6,3/7",
+        r"\+ nexthop id 9 blackhole",
+        r"- nexthop id 5 dev lo",
+    ]
+    if groups:
+        expected += [
+            r"\+ qdisc   clsact dev p0 handle ffff: parent ffff:fff1",
+            r"\+ chain   0 dev p0 parent ffff:",
+            r"\+ chain   7 dev p0 parent ffff:",
+            r"\+ tfilter u32 dev p0 handle 8000:800 parent ffff:fff2",
+        ]
+    for line in expected:
+        assert re.search(f"  {line}$", text, re.M), line
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_group(netns_pair: tuple[str, str], group: str) -> None:
+    """Each line has its event, and each event a line."""
+    first, second = netns_pair
+    with Background("monitor", "--json", "--initial", "-g", group, first) as monitor:
+        monitor.until('"resync-end"')
+        change_of_every_kind(first)
+        ip("-n", first, "netns", "set", second, "77")
+        if group != "mdb":
+            monitor.until('"RTM_')
+            monitor.until("}\n", 3)
+    lines = monitor.seen.rpartition("\n")[0].splitlines()
+    events = [item["event"] for item in map(json.loads, lines) if "resync" in item]
+    assert all(event.startswith("RTM_") for event in events)
+
+
+def proxy_of(pid: int) -> int:
+    """The child of a command that receives its events."""
+    return int(pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text())
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("which", [["--all"], ["{}", "{}"]])
+def test_the_death_of_its_proxy_ends_it(netns_pair: tuple[str, str], which: list[str]) -> None:
+    """What had come of every namespace is shown, then that no more comes, and the command fails."""
+    names = [word.format(name) for word, name in zip(which, netns_pair)]
+    with Background("monitor", "--initial", "-g", "link", *names) as monitor:
+        monitor.until(READY, 2)
+        os.kill(proxy_of(monitor.process.pid), signal.SIGSTOP)
+        monitor.process.send_signal(signal.SIGSTOP)
+        for name in netns_pair:
+            ip("-n", name, "link", "set", "lo", "up")
+        os.kill(proxy_of(monitor.process.pid), signal.SIGKILL)
+        monitor.process.send_signal(signal.SIGCONT)
+        out, err = monitor.process.communicate(timeout=60)
+        assert monitor.process.returncode == 1
+    assert out.decode().count("- namespace failed") == 2
+    assert err.count(b"was killed by signal 9") == 2
+    assert b"Traceback" not in err

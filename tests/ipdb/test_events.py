@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import signal
 import subprocess
 import threading
 
+import pyroute2
 import pytest
 from databases import addresses, ip, until
+from handwritten import ended, settle
+from pyroute2.netlink import rtnl
+from pyroute2.netlink.rtnl import RTMGRP_DEFAULTS
 
+from fastns.errors import ProxyError
 from fastns.ipdb import IPDB
 from fastns.iproute import NetNS
+from fastns.schema import constant
 
 pytestmark = pytest.mark.root
 
@@ -92,6 +100,71 @@ def test_failing_callbacks_harm_nobody(db):
     db.register_callback(lambda *_: 1 / 0, mode="pre")
     db.create(kind="ifb", ifname="p0").commit()
     assert "p0" in db.interfaces
+
+
+def test_a_link_message_with_a_notification_s_number(netns, db):
+    """Enslaving a veth of another MTU: IFLA_EVENT of the bridge's message is no event of ours."""
+    told = []
+    db.register_callback(lambda ipdb, msg, action: told.append((action, msg)))
+    with NetNS(netns) as ns, ns.monitor() as monitor:
+        ip(netns, "link", "add", "br0", "type", "bridge")
+        ip(netns, "link", "add", "v0", "mtu", "1400", "type", "veth", "peer", "name", "v1")
+        ip(netns, "link", "set", "v0", "master", "br0")
+        numbered = next(msg for msg in monitor if msg["event"] == "RTM_NEWLINK" and msg.get_attr("IFLA_EVENT"))
+    assert numbered.get_attr("IFLA_IFNAME") == "br0"
+    assert until(lambda: any(msg.get_attr("IFLA_EVENT") for _, msg in told if msg["event"] == "RTM_NEWLINK"))
+    assert {action for action, _ in told} <= {"RTM_NEWLINK", "RTM_NEWNEIGH", "RTM_DELNEIGH"}
+    assert until(lambda: db.interfaces.br0.mtu == 1400 and db._barrier())
+    watch = db.watchdog(ifname="br0", flags=1234)
+    numbered["flags"] = 1234
+    db._serve([numbered], None)
+    assert watch.is_set
+    assert db.interfaces.br0.flags == 1234
+    watch.cancel()
+
+
+@pytest.mark.parametrize("make", [NetNS, pyroute2.NetNS])
+def test_messages_of_any_type_have_their_action(netns, make):
+    """Next hops, which nothing here is made of, and filter chains: pyroute2 has no event for them."""
+    told = []
+    groups = RTMGRP_DEFAULTS | 1 << (constant(rtnl, "RTNLGRP_NEXTHOP") - 1)
+    with IPDB(nl=make(netns), nl_bind_groups=groups) as db:
+        db.create(kind="ifb", ifname="p0").up().commit()
+        db.register_callback(lambda ipdb, msg, action: told.append(action), mode="pre")
+        watch = db.watchdog("RTM_NEWNEXTHOP")
+        with db.eventqueue(timeout=10) as events:
+            ip(netns, "nexthop", "add", "id", "5", "dev", "p0")
+            subprocess.run(["tc", "-n", netns, "qdisc", "add", "dev", "p0", "clsact"], check=True)
+            words = "filter add dev p0 ingress protocol ip u32 match u32 0 0 flowid 1:1"
+            subprocess.run(["tc", "-n", netns, *words.split()], check=True)
+            seen = [next(msg for msg in events if "NEXTHOP" in msg["event"])["event"]]
+            seen += [next(msg for msg in events if "CHAIN" in msg["event"])["event"]]
+        assert watch.wait(10)
+        assert seen == ["RTM_NEWNEXTHOP", "RTM_NEWCHAIN"]
+        assert set(seen) <= set(told)
+        assert None not in told
+
+
+def test_what_came_before_a_failure_is_delivered_first(netns, db):
+    """The proxy that receives dies: its last events, then the failure, then the same for every request."""
+    seen = []
+    db.register_callback(lambda ipdb, msg, action: seen.append(msg), mode="pre")
+    stream = db._reader.stream
+    proxy = stream.transport.client
+    with db.eventqueue(timeout=10) as events:
+        with db.exclusive:  # the reader waits
+            for number in range(20):
+                ip(netns, "link", "add", f"l{number}", "type", "ifb")
+            settle(proxy)
+            os.kill(proxy.pid, signal.SIGKILL)
+            assert ended(proxy.pid)
+        names = set()
+        with pytest.raises(ProxyError):
+            while True:
+                names.add(next(events).get_attr("IFLA_IFNAME"))
+    assert {f"l{number}" for number in range(20)} <= names
+    with pytest.raises(ProxyError):
+        db.create(kind="ifb", ifname="late").commit()
 
 
 def test_event_queue(netns, db):
