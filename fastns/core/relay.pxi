@@ -322,7 +322,7 @@ cdef class RelayClient:
 
     cdef object death(self, str text):
         """The error of a connection that broke: the process is ending, or it closed that one channel."""
-        if self.reap(1000 if self.hung_up() else 50):
+        if self.reap(200) or (self.hung_up() and self.reap(2000)):    # a dying process hangs up one after the other
             return proxy_error(lx.EPIPE, f"{text}: the proxy process {self.pid} {status_text(self.status)}", self.status)
         return proxy_error(lx.ECONNRESET, f"{text}: the proxy process {self.pid} closed the connection", None)
 
