@@ -1,6 +1,6 @@
 # The caller's side of the proxy: the control connection. relay/relay.h has the protocol.
 
-import threading
+from _thread import RLock    # the interpreter's own: see wait.pxi
 
 STAT_NAMES = (
     "channels", "opened", "requests", "request_bytes", "datagrams", "bytes", "doorbells", "stalls", "overruns",
@@ -90,8 +90,10 @@ cdef str status_text(object status):
     return f"exited with status {os.WEXITSTATUS(status)}"
 
 
+cdef object ProxyError      # imported by the first connection: when it is wanted there may be no descriptor, or no such file
+
+
 cdef object proxy_error(int err, str text, object status):
-    from fastns.errors import ProxyError
     return ProxyError(err, text, status)
 
 
@@ -135,13 +137,15 @@ cdef class RelayClient:
         cdef int pair[2]
         cdef int pid, err
         cdef fns_reply reply
+        global ProxyError
         if self.pid != -1:
             raise ValueError("the proxy is started already")
         if len(run_dir) > FNS_DIR_MAX or b"\0" in run_dir:
             raise ValueError(f"{run_dir!r} cannot be a directory of names")
         if not 1 <= max_channels <= 65535:
             raise ValueError(f"max_channels {max_channels} is not within 1 and 65535")
-        self.lock = threading.RLock()
+        from fastns.errors import ProxyError
+        self.lock = RLock()
         self.waiting = set()
         self.early = {}
         memset(&config, 0, sizeof(config))
