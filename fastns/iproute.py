@@ -68,6 +68,9 @@ class IPRoute(Handle["Batch", "Monitor"], pyroute2.IPRoute):  # type: ignore[mis
     """
 
     def _open(self, options: dict[str, Any]) -> None:
+        # All that a handle may ask for later, when the program has left for another root or has no descriptor to spare.
+        from fastns import batch, monitor, table  # noqa: F401
+
         self.asyncore = open_engine(Engine, options)
         self.asyncore.face = type(self).__name__
 
