@@ -7,13 +7,13 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 
 import click
 
 from fastns import __version__
 from fastns.cli.base import explain, fail
+from fastns.cli.streams import OutputError, hold
 
 # Each command's module is imported when that command runs.
 COMMANDS = {
@@ -35,8 +35,7 @@ COMMANDS = {
 
 def main() -> None:
     """The entry point: no traceback for what can go wrong outside this program."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(line_buffering=True)
+    hold()
     try:
         code = cli.main(prog_name="fastns", standalone_mode=False)
         sys.stdout.flush()
@@ -46,8 +45,9 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         fail("interrupted", 130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered goes nowhere at exit
         sys.exit(1)
+    except OutputError as error:
+        fail(str(error))
     except OSError as error:
         fail(explain(error))
     except ValueError as error:
