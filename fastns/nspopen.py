@@ -234,6 +234,8 @@ class NSPopen(subprocess.Popen):  # type: ignore[type-arg]
             for i in _IDENTITY:  # who has given them up could not enter any more
                 changed[i] = None
             if _OTHER:
+                if not isinstance(args[0], (str, bytes, os.PathLike)):
+                    changed[0] = [os.fspath(arg) for arg in args[0]]  # Python code, not to run inside the namespace
                 _execute_child(self, *changed)
             else:
                 self._execute_with(lambda *arguments: child.start(fork_exec, arguments), changed)
@@ -259,6 +261,8 @@ class NSPopen(subprocess.Popen):  # type: ignore[type-arg]
         if self.poll() is not None:
             self.__class__ = _Released
             return
+        if _OTHER:
+            return  # it waits by itself, and needs this object for it
         # This object will not be usable, so a plain one with the same state does the waiting.
         waiter = subprocess.Popen.__new__(subprocess.Popen)
         waiter.__dict__.update(self.__dict__)
