@@ -77,6 +77,11 @@ cdef ssize_t receive_with(int fd, void *buf, size_t size, int *fds, int *count) 
     if cmsg != NULL and cmsg.cmsg_level == lx.SOL_SOCKET and cmsg.cmsg_type == lx.SCM_RIGHTS:
         count[0] = 2 if cmsg.cmsg_len >= lx.CMSG_LEN(2 * sizeof(int)) else 1
         memcpy(fds, lx.CMSG_DATA(cmsg), count[0] * sizeof(int))
+    if msg.msg_flags & lx.MSG_CTRUNC:        # there was no number left for one of them: unix(7)
+        while count[0]:
+            count[0] -= 1
+            lx.close(fds[count[0]])
+        return -lx.EMFILE
     return got
 
 
