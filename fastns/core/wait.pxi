@@ -55,6 +55,17 @@ def wait_readable(*fds, timeout=None):
         here.close()
 
 
+def read_ready(int fd):
+    """What a descriptor with O_NONBLOCK has, at most 4 KiB; None if nothing. eventlet's os.read would wait for more."""
+    cdef char buffer[4096]
+    cdef ssize_t n = lx.read(fd, buffer, sizeof(buffer))
+    if n >= 0:
+        return PyBytes_FromStringAndSize(buffer, n)
+    if lx.errno == lx.EAGAIN:
+        return None
+    raise os_error(lx.errno, "read")
+
+
 @cython.final
 @cython.auto_pickle(False)
 cdef class Epoll:

@@ -113,9 +113,8 @@ class Watch:
     def _pump(self) -> None:
         """Take in what the kernel has, without waiting."""
         while True:
-            try:
-                data = os.read(self._inotify, 65536)
-            except BlockingIOError:
+            data = _core.read_ready(self._inotify)
+            if data is None:
                 break
             offset = 0
             while offset < len(data):
@@ -124,10 +123,7 @@ class Watch:
                 name = os.fsdecode(data[offset : offset + length].rstrip(b"\0"))
                 offset += length
                 self._take(wd, mask, name)
-        try:
-            os.read(self._timer, 8)
-        except BlockingIOError:
-            pass
+        _core.read_ready(self._timer)
         for name in list(self._pending):
             self._appeared(name)
         if self._pending:
