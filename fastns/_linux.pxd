@@ -18,7 +18,7 @@ cdef extern from *:
 cdef extern from "<errno.h>" nogil:
     int errno
     int E2BIG, EACCES, EAGAIN, EBADF, EBUSY, ECONNRESET, EEXIST, EINTR, EINVAL, EMSGSIZE, ENOBUFS, ENOENT, ENOMEM
-    int EPERM, EPIPE, EPROTO
+    int EMFILE, EPERM, EPIPE, EPROTO
 
 
 cdef extern from "<stdlib.h>" nogil:
@@ -105,6 +105,14 @@ cdef extern from "<sys/file.h>" nogil:
 
 cdef extern from "<sys/ioctl.h>" nogil:
     int ioctl(int fd, unsigned long request, ...)
+
+
+cdef extern from "<sys/epoll.h>" nogil:
+    struct epoll_event:
+        uint32_t events
+    int epoll_create1(int flags)
+    int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
+    int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLIN
 
 
 cdef extern from "<sys/eventfd.h>" nogil:
@@ -209,7 +217,7 @@ cdef extern from "<sys/socket.h>" nogil:
     int AF_BRIDGE, AF_INET, AF_INET6, AF_MPLS, AF_NETLINK, AF_UNIX
     int SOCK_RAW, SOCK_SEQPACKET, SOCK_CLOEXEC
     int SOL_SOCKET, SO_RCVBUF, SO_SNDBUF, SO_RCVBUFFORCE, SO_SNDBUFFORCE
-    int MSG_DONTWAIT, MSG_PEEK, MSG_TRUNC, MSG_NOSIGNAL, MSG_CMSG_CLOEXEC
+    int MSG_DONTWAIT, MSG_PEEK, MSG_TRUNC, MSG_NOSIGNAL, MSG_CMSG_CLOEXEC, MSG_CTRUNC
     int SHUT_RDWR, SCM_RIGHTS
 
 

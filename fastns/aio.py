@@ -8,6 +8,7 @@ Cancelling whoever waits for a send does not stop it: the next one waits until i
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures.thread  # noqa: F401  or the loop would, when it first hands a call to a thread
 import errno
 import os
 import signal
@@ -24,6 +25,7 @@ from fastns.engine.transport import open_engine
 from fastns.handle import Handle, InNamespace
 from fastns.monitor import Monitor
 from fastns.nspopen import NSPopen
+from fastns.table import dump
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
@@ -255,8 +257,6 @@ class AsyncIPRoute(Handle[AsyncBatch, AsyncMonitor], AsyncEngine):  # type: igno
 
     async def table(self, kind: str, /, **filters: Any) -> Table:
         """A dump in columns, made off the loop over a socket of its own: arguments as `IPRoute.table`."""
-        from fastns.table import dump
-
         def read() -> Table:
             with self.beside() as engine:
                 return dump(engine, kind, filters)

@@ -27,13 +27,13 @@ from __future__ import annotations
 
 import importlib
 import sys
-import threading
 import types
+from _thread import RLock
 from typing import Any
 
 __all__ = ["install", "installed", "uninstall"]
 
-_lock = threading.Lock()
+_lock = RLock()
 _replaced: dict[int, tuple[Any, Any]] = {}  # id of pyroute2's object: it, and fastns's
 _patched: list[tuple[Any, str, Any]] = []  # objects, their attribute, what it was (_ABSENT: nothing of its own)
 _modules: list[types.ModuleType] = []

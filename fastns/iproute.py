@@ -12,19 +12,18 @@ from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST
 
 from fastns import _codec
 from fastns import netns as netns_module
+from fastns.batch import Batch
 from fastns.engine.blocking import Engine
 from fastns.engine.request import RTNL_METHODS, Conversation, Request, Response, drive, iterate
 from fastns.engine.transport import open_engine
 from fastns.handle import Handle, InNamespace
+from fastns.monitor import Monitor
+from fastns.table import Table, dump
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from typing_extensions import Self
-
-    from fastns.batch import Batch
-    from fastns.monitor import Monitor
-    from fastns.table import Table
 
 __all__ = ["IPRoute", "NetNS"]
 
@@ -166,8 +165,6 @@ class IPRoute(Handle["Batch", "Monitor"], pyroute2.IPRoute):  # type: ignore[mis
         return answers
 
     def _batch(self, **options: Any) -> Batch:
-        from fastns.batch import Batch
-
         return Batch(self.asyncore, **options)
 
     def table(self, kind: str, /, **filters: Any) -> Table:
@@ -181,13 +178,9 @@ class IPRoute(Handle["Batch", "Monitor"], pyroute2.IPRoute):  # type: ignore[mis
         Raises ValueError (no such table or column), TypeError, OSError, NetlinkError, NetlinkDumpInterrupted as
         the other dumps. Source: rtnetlink(7).
         """
-        from fastns.table import dump
-
         return dump(self.asyncore, kind, filters)
 
     def _monitor(self, **options: Any) -> Monitor:
-        from fastns.monitor import Monitor
-
         return Monitor(self.asyncore, **options)
 
     def mock_data(self, data: bytes) -> None:

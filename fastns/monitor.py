@@ -11,10 +11,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import select
 import socket
-import threading
 import time
+from _thread import RLock
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from pyroute2 import config
 from pyroute2.netlink import rtnl
 from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
-from fastns import _codec
+from fastns import _codec, _core
 from fastns.errors import NetlinkDumpInterrupted, ProxyError
 from fastns.schema import constant, header_size
 from fastns.table import dump_request, request
@@ -141,10 +140,9 @@ class Monitor:
         except BaseException:
             self._transport.close()
             raise
-        self._lock = threading.Lock()
+        self._lock = RLock()
         self._waiting = 0
         self._sleepers: set[asyncio.Future[None]] = set()  # tasks that wait, on one loop
-        self._poller: Any = None
         self._reading: asyncio.Future[None] | None = None
         self._closed = False
 
@@ -291,13 +289,10 @@ class Monitor:
         with self._lock:
             if self._closed:
                 raise OSError(errno.EBADF, "the monitor is closed", self._engine.options["netns"])
-            if self._poller is None:
-                self._poller = select.poll()
-                self._poller.register(self._transport.fileno(), select.POLLIN)
-                self._poller.register(self._wake[0], select.POLLIN)
+            fds = (self._transport.fileno(), self._wake[0])
             self._waiting += 1
         try:
-            return bool(self._poller.poll(None if timeout is None else int(timeout * 1000 + 0.999)))
+            return _core.wait_readable(*fds, timeout=timeout)
         finally:
             with self._lock:
                 self._waiting -= 1

@@ -2,7 +2,8 @@
 
 Nothing of subprocess is copied. `Popen._execute_child` runs as it is in the Python at hand, with one name replaced:
 the call of `fork_exec` is made from inside the namespace. So there is no helper process, the pid and the
-descriptors are this process's own, and every argument of `Popen` means what it means there.
+descriptors are this process's own, and every argument of `Popen` means what it means there. What else stands there
+for `subprocess.Popen` when this is imported is taken as it is, and its child enters by itself.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import threading
 import types
 import weakref
 from _posixsubprocess import fork_exec
+from collections.abc import Iterable
 from typing import Any, Callable
 
 from fastns import _core
@@ -33,8 +35,8 @@ _execute_child: types.FunctionType = subprocess.Popen._execute_child  # type: ig
 _PARAMETERS = _execute_child.__code__.co_varnames[1 : _execute_child.__code__.co_argcount]
 _PREEXEC_FN = _PARAMETERS.index("preexec_fn")
 _IDENTITY = [_PARAMETERS.index(name) for name in ("gid", "gids", "uid")]
-if not {"_fork_exec", "fork_exec"} & set(_execute_child.__code__.co_names):
-    raise ImportError("fastns.nspopen: subprocess of this Python starts processes in a way not known here")
+# Another Popen, which a program has put in the place of the interpreter's (gevent's is one), may start by other means.
+_OTHER = not {"_fork_exec", "fork_exec"} & set(_execute_child.__code__.co_names)
 
 
 def _name_of(reference: Any, netns_fd: int) -> str | None:
@@ -193,33 +195,50 @@ class NSPopen(subprocess.Popen):  # type: ignore[type-arg]
     def _execute_child(self, *args: Any) -> None:
         netns_fd, reference, mounts, child = self._start_in
         preexec_fn = args[_PREEXEC_FN]
-        if preexec_fn is not None and all(args[i] is None for i in _IDENTITY):
+        if _OTHER or (preexec_fn is not None and all(args[i] is None for i in _IDENTITY)):
             self._enter_in_child(preexec_fn, args)
         else:
             self._execute_with(_fork_exec_in(netns_fd, reference, mounts, child), args)
         if mounts is not None:
             report_mounts(mounts)
 
-    def _execute_with(self, call: Callable[..., int], args: tuple[Any, ...]) -> None:
+    def _execute_with(self, call: Callable[..., int], args: Iterable[Any]) -> None:
         scope = dict(_execute_child.__globals__)
         scope["_fork_exec"] = call
         scope["_posixsubprocess"] = types.SimpleNamespace(fork_exec=call)  # Python 3.9, 3.10
         scope["_USE_POSIX_SPAWN"] = False
         types.FunctionType(_execute_child.__code__, scope)(self, *args)
 
-    def _enter_in_child(self, preexec_fn: Callable[[], Any], args: tuple[Any, ...]) -> None:
+    def _enter_in_child(self, preexec_fn: Callable[[], Any] | None, args: tuple[Any, ...]) -> None:
         netns_fd, reference, mounts, child = self._start_in
         # The child can only say that something failed, not what; so find out here whether entering works.
         _core.fork_exec_in(netns_fd, reference, mounts, None, ())
         safe_fd = fcntl.fcntl(netns_fd, fcntl.F_DUPFD_CLOEXEC, 3)  # below 3 the child puts its standard files
 
+        gid, gids, uid = (args[i] for i in _IDENTITY)
+
         def enter_and_call() -> None:
             _core.enter_for_good(safe_fd, reference, mounts)
-            preexec_fn()
+            if gids is not None:
+                os.setgroups(gids)
+            if gid is not None:
+                os.setregid(gid, gid)
+            if uid is not None:
+                os.setreuid(uid, uid)
+            if preexec_fn is not None:
+                preexec_fn()
 
         try:
-            changed = (*args[:_PREEXEC_FN], enter_and_call, *args[_PREEXEC_FN + 1 :])
-            self._execute_with(lambda *arguments: child.start(fork_exec, arguments), changed)
+            changed = list(args)
+            changed[_PREEXEC_FN] = enter_and_call
+            for i in _IDENTITY:  # who has given them up could not enter any more
+                changed[i] = None
+            if _OTHER:
+                if not isinstance(args[0], (str, bytes, os.PathLike)):
+                    changed[0] = [os.fspath(arg) for arg in args[0]]  # Python code, not to run inside the namespace
+                _execute_child(self, *changed)
+            else:
+                self._execute_with(lambda *arguments: child.start(fork_exec, arguments), changed)
         finally:
             os.close(safe_fd)
 
@@ -242,6 +261,8 @@ class NSPopen(subprocess.Popen):  # type: ignore[type-arg]
         if self.poll() is not None:
             self.__class__ = _Released
             return
+        if _OTHER:
+            return  # it waits by itself, and needs this object for it
         # This object will not be usable, so a plain one with the same state does the waiting.
         waiter = subprocess.Popen.__new__(subprocess.Popen)
         waiter.__dict__.update(self.__dict__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import threading
+from _thread import RLock
 from collections import OrderedDict, deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -66,7 +66,7 @@ class Pool:
         self.max_handles = max_handles
         self._options = {"transport": transport, "proxy": proxy, "flags": flags, **options}
         self._handles: OrderedDict[Any, tuple[tuple[int, int] | None, PooledNetNS]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = RLock()
         self._owner = os.getpid()
         self._closed = False
         raise_descriptor_limit(max_handles * DESCRIPTORS + SPARE_DESCRIPTORS)
@@ -120,7 +120,7 @@ class Pool:
 
     def _after_fork(self) -> None:
         """The parent's handles stay the parent's."""
-        self._lock = threading.Lock()
+        self._lock = RLock()
         self._owner = os.getpid()
         handles, self._handles = self._handles, OrderedDict()
         for _, handle in handles.values():

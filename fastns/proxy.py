@@ -11,9 +11,9 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import threading
 import warnings
 import weakref
+from _thread import RLock
 from collections.abc import Iterable
 from contextlib import ExitStack
 from functools import partial
@@ -51,7 +51,7 @@ FAMILY_NAMES = {
     22: "NETLINK_SMC",
 }
 
-_lock = threading.RLock()
+_lock = RLock()
 _shared: Optional[Proxy] = None
 _defaults: list[Proxy] = []
 _clients: weakref.WeakSet[_core.RelayClient] = weakref.WeakSet()
@@ -230,7 +230,7 @@ def _hook() -> None:
 
 def _after_fork() -> None:
     global _lock, _shared
-    _lock = threading.RLock()  # a thread that does not exist here may have held it
+    _lock = RLock()  # a thread that does not exist here may have held it
     _shared = None
     _defaults.clear()
     for client in list(_clients):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copyreg
 import re
 import struct
-import threading
+from _thread import RLock
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -55,7 +55,7 @@ __all__ = [
     "schema",
 ]
 
-_lock = threading.RLock()
+_lock = RLock()
 
 
 class Field(NamedTuple):

@@ -47,7 +47,7 @@ def children() -> dict[int, str]:
 
 def threads() -> dict[int, str]:
     """Every thread the kernel knows, also those Python does not."""
-    named = {t.native_id: t.name for t in threading.enumerate()}
+    named = {getattr(t, "native_id", None): t.name for t in threading.enumerate()}  # eventlet's have none
     found = {}
     for name in os.listdir("/proc/self/task"):
         try:

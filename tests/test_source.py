@@ -36,7 +36,7 @@ ROOMS = {
     "__main__": "",
     "cli": (
         "names exec load lines link_lines demo bench compare map topology monitor messages top completion doctor rootless "
-        "base vocabulary words"
+        "base streams vocabulary words"
     ),
     "__init__": "",
     "dropin": "",

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from typing import Any
 
@@ -15,6 +14,7 @@ import click
 
 from fastns import __version__
 from fastns.cli.base import explain, fail
+from fastns.cli.streams import OutputError, hold
 
 # Each command's module is imported when that command runs.
 COMMANDS = {
@@ -36,8 +36,7 @@ COMMANDS = {
 
 def main() -> None:
     """The entry point: no traceback for what can go wrong outside this program."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(line_buffering=True)
+    hold()
     try:
         code = cli.main(prog_name="fastns", standalone_mode=False)
         sys.stdout.flush()
@@ -47,8 +46,9 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         fail("interrupted", 130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered goes nowhere at exit
         sys.exit(1)
+    except OutputError as error:
+        fail(str(error))
     except OSError as error:
         fail(explain(error))
     except ValueError as error:

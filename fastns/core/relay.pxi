@@ -1,6 +1,6 @@
 # The caller's side of the proxy: the control connection. relay/relay.h has the protocol.
 
-import threading
+from _thread import RLock    # the interpreter's own: see wait.pxi
 
 STAT_NAMES = (
     "channels", "opened", "requests", "request_bytes", "datagrams", "bytes", "doorbells", "stalls", "overruns",
@@ -75,6 +75,11 @@ cdef ssize_t receive_with(int fd, void *buf, size_t size, int *fds, int *count) 
     if cmsg != NULL and cmsg.cmsg_level == lx.SOL_SOCKET and cmsg.cmsg_type == lx.SCM_RIGHTS:
         count[0] = 2 if cmsg.cmsg_len >= lx.CMSG_LEN(2 * sizeof(int)) else 1
         memcpy(fds, lx.CMSG_DATA(cmsg), count[0] * sizeof(int))
+    if msg.msg_flags & lx.MSG_CTRUNC:        # there was no number left for one of them: unix(7)
+        while count[0]:
+            count[0] -= 1
+            lx.close(fds[count[0]])
+        return -lx.EMFILE
     return got
 
 
@@ -88,8 +93,10 @@ cdef str status_text(object status):
     return f"exited with status {os.WEXITSTATUS(status)}"
 
 
+cdef object ProxyError      # imported by the first connection: when it is wanted there may be no descriptor, or no such file
+
+
 cdef object proxy_error(int err, str text, object status):
-    from fastns.errors import ProxyError
     return ProxyError(err, text, status)
 
 
@@ -208,13 +215,15 @@ cdef class RelayClient:
         cdef int pair[2]
         cdef int pid, err
         cdef fns_reply reply
+        global ProxyError
         if self.pid != -1:
             raise ValueError("the proxy is started already")
         if len(run_dir) > FNS_DIR_MAX or b"\0" in run_dir:
             raise ValueError(f"{run_dir!r} cannot be a directory of names")
         if not 1 <= max_channels <= 65535:
             raise ValueError(f"max_channels {max_channels} is not within 1 and 65535")
-        self.lock = threading.RLock()
+        from fastns.errors import ProxyError
+        self.lock = RLock()
         self.waiting = set()
         self.early = {}
         memset(&config, 0, sizeof(config))

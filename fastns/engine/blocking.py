@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import select
 import struct
-import threading
 import time
 import types
 import warnings
 import weakref
+from _thread import RLock
 from collections import deque
 from socket import SOL_SOCKET
 from typing import TYPE_CHECKING, Any
@@ -146,7 +145,7 @@ class Engine(RequestMethods):  # type: ignore[misc]
         self.exception_factory = options["exception_factory"]
         self.use_event_loop = options["use_event_loop"]
         self.owner = os.getpid()
-        self.lock = threading.RLock()
+        self.lock = RLock()
         self.addr_pool = Sequence()
         self.callbacks = []
         self.request_proxy = self.local_requests = LocalRequests(self)
@@ -160,7 +159,7 @@ class Engine(RequestMethods):  # type: ignore[misc]
         self._status: dict[str, Any] | None = None
         self._wake: tuple[int, int] | None = None
         self._waiting = 0
-        self._poller: select.epoll | None = None
+        self._poller: _core.Epoll | None = None
         self._sockopts: list[tuple[int, int, Any]] = []
         self.closed = False
 
@@ -472,7 +471,7 @@ class Engine(RequestMethods):  # type: ignore[misc]
                 for level, name, value in self._sockopts:
                     self.events.setsockopt(level, name, value)
                 if self._poller is not None and self.events is not self.transport:
-                    self._poller.register(self.events.fileno(), select.EPOLLIN)
+                    self._poller.add(self.events.fileno())
             return self.events
 
     def _sync_bind(self, groups: int | None = None, pid: int | None = None, **_: Any) -> None:
@@ -501,16 +500,13 @@ class Engine(RequestMethods):  # type: ignore[misc]
     def next_event(self, timeout: float | None = None) -> bytes:
         """The next datagram that answers no request of this handle."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        poller = select.poll()
         self.check_owner()
         with self.lock:
             transport, events = self.socket, self.events
             if self._wake is None:
                 self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-            poller.register(self._wake[0], select.POLLIN)
-            for fd in {source.fileno() for source in (transport, events) if source is not None}:
-                if fd >= 0:
-                    poller.register(fd, select.POLLIN)
+            fds = {source.fileno() for source in (transport, events) if source is not None} - {-1}
+            fds.add(self._wake[0])
         while True:
             with self.lock:
                 if self.closed:
@@ -532,7 +528,7 @@ class Engine(RequestMethods):  # type: ignore[misc]
                 self._waiting += 1
             try:
                 left = None if deadline is None else max(deadline - time.monotonic(), 0)
-                if not poller.poll(None if left is None else left * 1000) and left is not None:
+                if not _core.wait_readable(*fds, timeout=left) and left is not None:
                     raise TimeoutError(f"no event within {timeout} s")
             finally:
                 with self.lock:
@@ -552,10 +548,9 @@ class Engine(RequestMethods):  # type: ignore[misc]
         with self.lock:
             transport = self.socket
             if self._poller is None:
-                self._poller = select.epoll()
-                self._poller.register(transport.fileno(), select.EPOLLIN)
+                self._poller = _core.Epoll(transport.fileno())
                 if self.events is not None and self.events is not self.transport:
-                    self._poller.register(self.events.fileno(), select.EPOLLIN)
+                    self._poller.add(self.events.fileno())
             return self._poller.fileno()
 
     def send(self, data: Any, flags: int = 0) -> int:
@@ -609,7 +604,7 @@ class Engine(RequestMethods):  # type: ignore[misc]
 
     def close(self, code: int = errno.ECONNRESET) -> None:
         if self.owner != os.getpid():
-            self.lock = threading.RLock()
+            self.lock = RLock()
         self.closed = True
         self.hang_up()  # not behind the lock: who holds it may be waiting for an answer, and is woken by this
         with self.lock:

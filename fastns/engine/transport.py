@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 from functools import partial
 from typing import Any, Callable, TypeVar
 
@@ -14,7 +13,7 @@ from pyroute2.netlink import NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP, SO
 
 import fastns.netns
 import fastns.proxy
-from fastns._core import NetlinkSocket
+from fastns._core import NetlinkSocket, poll_readable
 
 TRANSPORTS = ("auto", "direct", "relay")
 DUMP_POLICIES = ("retry", "raise", "flag")
@@ -43,7 +42,7 @@ class PySocket:
         return int(self.sock.send(data))
 
     def recv(self, timeout: float | None = None) -> bytes:
-        if not select.select([self.sock.fileno()], [], [], timeout)[0]:
+        if not poll_readable(self.sock.fileno(), timeout=timeout):
             raise TimeoutError(f"recv: nothing arrived within {timeout} s")
         return bytes(self.sock.recv(1 << 20))
 

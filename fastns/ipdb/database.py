@@ -29,6 +29,7 @@ from fastns.ipdb.routes import TABLE_LOCAL, Route, Routes, fields_of_route
 from fastns.ipdb.rules import Rules
 from fastns.ipdb.values import AddressSet, LinkedSet
 from fastns.ipdb.views import PARTS, Views
+from fastns.iproute import IPRoute
 
 riders: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  # handles and how many databases ride on them
 riders_lock = threading.Lock()
@@ -93,8 +94,6 @@ class IPDB(Views):
         self.fallen: list[Any] = []
         own = nl is None
         if nl is None:
-            from fastns.iproute import IPRoute
-
             spec = dict(sources[0]) if sources else {}
             nl = IPRoute(spec.get("netns"), rcvbuf=rcvbuf, sndbuf=sndbuf)
         self.nl = nl

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import queue
-import select
 import struct
 import threading
 import weakref
@@ -14,6 +13,7 @@ from typing import Any, Protocol
 from pyroute2.netlink import NLM_F_REQUEST, NLMSG_ERROR
 from pyroute2.netlink.rtnl import RTM_GETLINK, RTM_NEWLINK
 
+from fastns import _core
 from fastns.errors import NLMSGHDR
 from fastns.ipdb.records import log
 from fastns.schema import event_name
@@ -46,10 +46,7 @@ class EventStream:
 
     def wait(self, fd: int) -> bool:
         """Wait for data; False when the stream has been stopped."""
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        poll.register(self.wake_r, select.POLLIN)
-        poll.poll()
+        _core.wait_readable(fd, self.wake_r)
         return not self.stopped
 
     def stop(self) -> None:

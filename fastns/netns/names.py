@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Optional, Union
 
 from fastns import _core
@@ -92,10 +93,6 @@ def remove_many(names: Iterable[Ref], workers: int = 2) -> None:
 
 
 def for_each(func: Callable[[Any], None], names: Iterable[Any], workers: int) -> None:
-    from concurrent.futures import (
-        ThreadPoolExecutor,  # here: the import of this module is the start-up of many
-    )
-
     with ThreadPoolExecutor(max(workers, 1)) as executor:
         futures = {name: executor.submit(func, name) for name in names}
     failures = {name: error for name, future in futures.items() if (error := future.exception())}

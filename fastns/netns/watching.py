@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import select
 import struct
 import time
 import warnings
@@ -42,14 +41,12 @@ class Watch:
         self._pending: set[str] = set()  # mount points without a mount
         self._wait_ms = 0
         self._inotify = self._timer = -1
-        self._epoll: Optional[select.epoll] = None
+        self._epoll: Optional[_core.Epoll] = None
         self._wd = -1
         try:
             self._inotify = _core.inotify_open()
             self._timer = _core.timer_open()
-            self._epoll = select.epoll()
-            self._epoll.register(self._inotify, select.EPOLLIN)
-            self._epoll.register(self._timer, select.EPOLLIN)
+            self._epoll = _core.Epoll(self._inotify, self._timer)
             self._follow()
             self._compare()
             self._events.clear()
@@ -116,9 +113,8 @@ class Watch:
     def _pump(self) -> None:
         """Take in what the kernel has, without waiting."""
         while True:
-            try:
-                data = os.read(self._inotify, 65536)
-            except BlockingIOError:
+            data = _core.read_ready(self._inotify)
+            if data is None:
                 break
             offset = 0
             while offset < len(data):
@@ -127,10 +123,7 @@ class Watch:
                 name = os.fsdecode(data[offset : offset + length].rstrip(b"\0"))
                 offset += length
                 self._take(wd, mask, name)
-        try:
-            os.read(self._timer, 8)
-        except BlockingIOError:
-            pass
+        _core.read_ready(self._timer)
         for name in list(self._pending):
             self._appeared(name)
         if self._pending:
@@ -157,7 +150,7 @@ class Watch:
             self._pump()
         return self._events.popleft() if self._events else None
 
-    def _check(self) -> select.epoll:
+    def _check(self) -> _core.Epoll:
         if self._epoll is None:
             raise OSError(errno.EBADF, "the watch is closed", os.fsdecode(self._directory))
         return self._epoll
@@ -175,7 +168,7 @@ class Watch:
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
                 raise TimeoutError(errno.ETIMEDOUT, "no namespace was created or removed")
-            self._check().poll(left, 1)
+            _core.wait_readable(self._check().fd, timeout=left)
 
     def __iter__(self) -> Watch:
         return self
