@@ -56,6 +56,7 @@ cdef object os_error(int err, str call, object filename=None):
 
 # Each part is built on those before it; a connection and its channels are one pair.
 include "core/extern.pxi"     # the relay's C, as the parts call it
+include "core/descriptor.pxi" # what owns a descriptor, and ends a wait
 include "core/ns.pxi"         # entering, making and removing namespaces; devices, settings, watches
 include "core/sock.pxi"       # a netlink socket of this process
 include "core/relay.pxi"      # the connection to a proxy process

@@ -150,14 +150,11 @@ class Proxy:
                 if error.errno != errno.EINVAL and (error.errno != errno.ENOENT or not flags & os.O_CREAT):
                     raise
         if pid is None and ref is None:
-            nsfd, owned = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC), True
+            opened = _core.ns_self()
         else:
-            nsfd, owned = netns_module.open_ref(ref, flags, pid=pid, libc=libc)
-        try:
+            opened = netns_module.open_ref(ref, flags, pid=pid, libc=libc)
+        with opened as nsfd:
             return open_channel(None, nsfd)
-        finally:
-            if owned:
-                os.close(nsfd)
 
     def stats(self) -> dict[str, int]:
         """Counters since the start: channels now, opened, requests, datagrams, bytes, overruns, refused, ..."""
@@ -233,10 +230,7 @@ def _allowed(netns: Any, stack: ExitStack) -> list[tuple[Optional[bytes], int]]:
         if isinstance(ref, (str, bytes)) and _is_name(ref):
             allowed.append((os.fsencode(ref), -1))
             continue
-        nsfd, owned = netns_module.open_ref(ref)
-        if owned:
-            stack.callback(os.close, nsfd)
-        allowed.append((None, nsfd))
+        allowed.append((None, stack.enter_context(netns_module.open_ref(ref))))
     return allowed
 
 

@@ -310,7 +310,7 @@ cdef class RelayChannel:
         return (<int *> payload)[0] if got >= <ssize_t> sizeof(int) else payload[0] if got else 0
 
     def netns_fd(self):
-        """A new descriptor of the namespace the socket lives in."""
+        """A Descriptor of the namespace the socket lives in."""
         cdef fns_request request
         cdef fns_reply reply
         cdef int fds[2]
@@ -321,7 +321,9 @@ cdef class RelayChannel:
         self.client.call(&request, NULL, 0, -1, &reply, NULL, fds)
         if fds[0] < 0:
             raise proxy_error(lx.EPROTO, "the proxy sent no descriptor", None)
-        return fds[0]
+        if fds[1] >= 0:
+            lx.close(fds[1])
+        return descriptor_own(fds[0])
 
     def getsockname(self):
         """The (port id, groups mask) of the socket."""

@@ -573,11 +573,8 @@ class Engine(RequestMethods):  # type: ignore[misc]
         """Call in the namespace of the handle, whatever the reference it was opened with means by now."""
         if self.use_socket is not None or (self.options["netns"] is None and self.options["pid"] is None):
             return func(*args)
-        nsfd = self.socket.netns_fd()
-        try:
+        with self.socket.netns_fd() as nsfd:
             return netns.run_in(nsfd, func, *args)
-        finally:
-            os.close(nsfd)
 
     async def poll(
         self,

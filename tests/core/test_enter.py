@@ -197,7 +197,7 @@ def test_deleted_namespace_lives_on_in_its_descriptor(nsname):
 def test_failing_operation_inside(nsfd):
     before = here()
     with pytest.raises(OSError, match="socket") as caught:
-        _core.socket_in(nsfd, 255, socket.SOCK_RAW, 0, "the-name")
+        _core.socket_in(nsfd, socket.socket, 255, socket.SOCK_RAW, 0, "the-name")
     assert caught.value.errno in (errno.EAFNOSUPPORT, errno.EINVAL)
     assert here() == before
 
