@@ -15,7 +15,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from socket import NETLINK_ROUTE
 from types import TracebackType
@@ -82,8 +82,7 @@ class Proxy:
         self.pid = self._client.pid
         _remember(self._client)
         if default:
-            with _lock:
-                _defaults.append(self)
+            _defaults.append(self)
 
     @property
     def alive(self) -> bool:
@@ -162,9 +161,9 @@ class Proxy:
 
     def close(self) -> None:
         """End the process and reap it. Handles that use it get ProxyError. Twice is fine."""
-        with _lock:
-            if self in _defaults:
-                _defaults.remove(self)
+        # No lock, as for all that notes proxies: a signal handler may close one in the middle of anything.
+        with suppress(ValueError):
+            _defaults.remove(self)
         self._client.close()
 
     def __enter__(self) -> Proxy:
@@ -189,8 +188,7 @@ class Proxy:
 
 def _remember(client: _core.RelayClient) -> None:
     """A forked child lets its copies of the connections go, or a proxy would not see its caller's end."""
-    with _lock:
-        _clients.add(client)
+    _clients.add(client)
 
 
 def _hook() -> None:
@@ -254,9 +252,7 @@ def shared() -> Proxy:
 def close_shared() -> None:
     """End the shared proxy, if there is one; the next need forks another."""
     global _shared
-    _hook()
-    with _lock:
-        proxy, _shared = _shared, None
+    proxy, _shared = _shared, None
     if proxy is not None:
         proxy.close()
     _core.reap_abandoned(1000)
@@ -264,7 +260,9 @@ def close_shared() -> None:
 
 def default() -> Optional[Proxy]:
     """The living `Proxy(default=True)` made last, or None."""
-    _hook()
-    with _lock:
-        _defaults[:] = [proxy for proxy in _defaults if proxy.alive]
-        return _defaults[-1] if _defaults else None
+    for proxy in reversed(tuple(_defaults)):
+        if proxy.alive:
+            return proxy
+        with suppress(ValueError):
+            _defaults.remove(proxy)
+    return None

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
 import queue
-import select
 import struct
 import threading
 import weakref
@@ -15,6 +13,7 @@ from typing import Any, Protocol
 from pyroute2.netlink import NLM_F_REQUEST, NLMSG_ERROR
 from pyroute2.netlink.rtnl import RTM_GETLINK, RTM_NEWLINK
 
+from fastns import _core
 from fastns.errors import NLMSGHDR
 from fastns.ipdb.records import log
 
@@ -41,20 +40,18 @@ class EventStream:
     """Events of the namespace a handle is in, on a transport of their own. Read by one thread only."""
 
     def __init__(self) -> None:
-        self.wake_r, self.wake_w = os.pipe()
+        self.waker = _core.Waker()
         self.stopped = False
 
-    def wait(self, fd: int) -> bool:
+    def wait(self, source: Any) -> bool:
         """Wait for data; False when the stream has been stopped."""
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        poll.register(self.wake_r, select.POLLIN)
-        poll.poll()
+        self.waker.wait((source,))
         return not self.stopped
 
     def stop(self) -> None:
+        """Without a lock: a signal handler may do it, whatever it interrupts."""
         self.stopped = True
-        os.write(self.wake_w, b"x")
+        self.waker.wake()
 
     def read(self) -> list[Any] | None:
         """The next messages, None when stopped."""
@@ -68,8 +65,7 @@ class EventStream:
         """All that `read()` has returned so far is in the views."""
 
     def close(self) -> None:
-        os.close(self.wake_r)
-        os.close(self.wake_w)
+        self.waker.wake()
 
 
 class PyrouteSocket:
@@ -113,7 +109,7 @@ class TransportStream(EventStream):
         super().__init__()
 
     def read(self) -> list[Any] | None:
-        while self.wait(self.transport.fileno()):
+        while self.wait(self.transport):
             messages: list[Any] = []
             try:
                 while len(messages) < 1000:
@@ -148,15 +144,16 @@ class TransportStream(EventStream):
             self.waiting[seq] = event
             size = NLMSGHDR.size + IFINFOMSG.size
             head = NLMSGHDR.pack(size, RTM_GETLINK, NLM_F_REQUEST, seq, 0)
-            self.transport.send(head + IFINFOMSG.pack(AF_UNSPEC, 0, LOOPBACK, 0, 0))
+            try:
+                self.transport.send(head + IFINFOMSG.pack(AF_UNSPEC, 0, LOOPBACK, 0, 0))
+            except OSError:
+                if self.stopped:  # meanwhile, and the reader has closed it
+                    return False
+                raise
         try:
             return event.wait(timeout)
         finally:
             del self.waiting[seq]
-
-    def stop(self) -> None:
-        with self.lock:
-            super().stop()
 
     def close(self) -> None:
         self.transport.close()
@@ -171,7 +168,7 @@ class HandleStream(EventStream):
         super().__init__()
 
     def read(self) -> list[Any] | None:
-        if not self.wait(self.handle.fileno()):
+        if not self.wait(self.handle):
             return None
         return list(self.handle.get())
 
@@ -260,15 +257,13 @@ class EventReader:
             stream.mark()
             stream.close()
 
-    def stop(self) -> None:
+    def stop(self, wait: bool) -> None:
         stream = self.stream
         if self.thread.is_alive():
-            try:
+            if stream is not None:
                 stream.stop()
-            except OSError:
-                pass
-            if threading.current_thread() is not self.thread:
-                self.thread.join()
+            if wait and threading.current_thread() is not self.thread:
+                self.thread.join(SYNC_TIMEOUT)
 
     def is_current(self) -> bool:
         return threading.current_thread() is self.thread
@@ -334,11 +329,11 @@ class EventQueue:
         self._size = qsize
         self._block = block
         self._timeout = timeout
-        self._queue: queue.Queue[Any] | None = None
+        self._queue: queue.SimpleQueue[Any] | None = None  # whose put() a signal handler may call
         self.dropped = 0
 
     def __enter__(self) -> EventQueue:
-        self._queue = queue.Queue(self._size)
+        self._queue = queue.SimpleQueue()
         self._ipdb._queues.add(self)
         return self
 
@@ -350,13 +345,13 @@ class EventQueue:
         source = self._queue
         if source is None:
             return
-        try:
-            source.put_nowait(item)
-            if self.dropped:
-                log.warning("dropped %d events", self.dropped)
-                self.dropped = 0
-        except queue.Full:
+        if 0 < self._size <= source.qsize():
             self.dropped += 1
+            return
+        source.put(item)
+        if self.dropped:
+            log.warning("dropped %d events", self.dropped)
+            self.dropped = 0
 
     def __iter__(self) -> EventQueue:
         if self._queue is None:
