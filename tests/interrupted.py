@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import opcode
 import os
 import signal
 import sys
@@ -20,6 +21,10 @@ os._exit(0)  # a lock that is left taken would stop what runs at the end
 """
 
 
+# The interpreter runs no handler before these, and one that raised there would lose the exception being handled.
+NEVER = {"PUSH_EXC_INFO", "CHECK_EXC_MATCH", "POP_EXCEPT", "RERAISE", "COPY", "WITH_EXCEPT_START", "CLEANUP_THROW"}
+
+
 class Struck(BaseException):
     pass
 
@@ -28,23 +33,23 @@ def strike(*_: Any) -> None:
     raise Struck
 
 
-def alone(function: Callable[..., None], *argv: str) -> None:
+def alone(function: Callable[..., None], *argv: str, prefix: tuple[str, ...] = ()) -> None:
     """In a process of its own: what an exception leaves of locks, as that of logging, would stop others."""
     path = Path(function.__code__.co_filename)
-    script(CODE, str(path.parent), path.stem, function.__name__, *argv)
+    script(CODE, str(path.parent), path.stem, function.__name__, *argv, prefix=prefix)
 
 
 def bytecodes(
     work: Callable[[], None], traced: Callable[[FrameType], bool], last: int = -1
 ) -> int:
-    """How many bytecodes of the traced frames `work` runs. Raises before the one with the number `last`."""
+    """How many bytecodes of the traced frames `work` runs. Raises before the one with the number `last`, or soon after."""
     count, here = 0, os.getpid()
 
     def each(frame: FrameType, event: str, _: Any) -> Any:
         nonlocal count
         if event == "opcode" and os.getpid() == here:
             count += 1
-            if count == last:
+            if 0 <= last <= count and opcode.opname[frame.f_code.co_code[frame.f_lasti]] not in NEVER:
                 sys.settrace(None)
                 raise Struck
         return each
