@@ -109,6 +109,7 @@ MS_SLAVE: int
 def unshare_process(flags: int) -> None: ...
 def mount_on(source: bytes, target: bytes, fstype: bytes | None, flags: int = 0, data: bytes | None = None) -> None: ...
 
+ANSWER_TIMEOUT: float
 STAT_NAMES: tuple[str, ...]
 
 @final

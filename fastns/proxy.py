@@ -123,7 +123,8 @@ class Proxy:
 
         Raises: OSError with the reference as `filename`: ENOENT, EPERM (setns(2): CAP_SYS_ADMIN over the
         namespace), EINVAL (no network namespace), EPROTONOSUPPORT (family), EMFILE (descriptors or `max_channels`),
-        ENOMEM, EACCES (not within the proxy's policy); ProxyError when the process is gone.
+        ENOMEM, EACCES (not within the proxy's policy); ProxyError when the process is gone; TimeoutError, which names
+        its pid, when it has not answered within half a minute. What it says later is thrown away.
         """
         open_channel = partial(
             self._client.open,
@@ -156,7 +157,10 @@ class Proxy:
             return open_channel(None, nsfd)
 
     def stats(self) -> dict[str, int]:
-        """Counters since the start: channels now, opened, requests, datagrams, bytes, overruns, refused, ..."""
+        """Counters since the start: channels now, opened, requests, datagrams, bytes, overruns, refused, ...
+
+        Raises: ProxyError, TimeoutError as `open`.
+        """
         return self._client.stats()
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any, Callable
 
 import pytest
+from guard import descriptors
 from interrupted import Struck, alone, bytecodes, strike
 
 from fastns import _core, nspopen
@@ -34,6 +35,7 @@ def no_child_is_left() -> None:
         with suppress(ChildProcessError):
             os.waitpid(popen.pid, 0)  # its wait() may have been left with the lock taken
     _core.reap_abandoned(60_000)
+    assert not [text for text in descriptors().values() if text.startswith("net:")]
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG | WALL)
 
