@@ -151,13 +151,16 @@ class TransportStream(EventStream):
                     return False
                 raise
         try:
-            return event.wait(timeout)
+            return event.wait(timeout) and not self.stopped
         finally:
             del self.waiting[seq]
 
     def close(self) -> None:
+        self.stopped = True
         self.transport.close()
         super().close()
+        for event in tuple(self.waiting.values()):
+            event.set()
 
 
 class HandleStream(EventStream):
