@@ -15,6 +15,7 @@ import faults
 import pytest
 from entering import blocked_signals, check_udp, link, open_udp
 from faults import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER, here, in_child, socket_namespace, survives
+from programs import script
 
 from fastns import _core
 from fastns import netns as ns
@@ -565,3 +566,26 @@ def test_new_user_namespace_needs_one_thread():
         faults.call(faults.libc.unshare(CLONE_NEWUSER))
 
     survives(body)
+
+
+WITHOUT_PROC = """
+import os, subprocess, sys
+from fastns import netns
+here = os.stat("/proc/thread-self/ns/net").st_ino
+subprocess.run(["umount", "-l", "/proc"], check=True)
+name = sys.argv[1]
+for attempt in (lambda: netns.entered(name).__enter__(), lambda: netns.pushns(name), lambda: netns.create(name + "-made")):
+    try:
+        attempt()
+    except FileNotFoundError as error:
+        assert "/proc is not mounted" in str(error), error
+    else:
+        raise AssertionError(attempt)
+assert netns.run_in(name, os.getpid) == os.getpid()
+netns.create_socket(name).close()
+assert not netns.exists(name + "-made")
+"""
+
+
+def test_without_proc_the_error_names_it_and_a_thread_goes(netns):
+    script(WITHOUT_PROC, netns, prefix=("unshare", "-m"))
