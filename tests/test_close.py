@@ -89,59 +89,64 @@ def use(call: Callable[[], Any], closed: Callable[[], bool]) -> None:
             call()
 
 
-def in_a_handler(netns: str, what: str, seed: str) -> None:
-    rng = random.Random(seed)
-    for _ in range(ROUNDS):
-        closings = []
-        with OPENED[what](netns) as (close, call):
+def in_a_handler(netns: str, what: str, rng: random.Random) -> None:
+    closings = []
+    with OPENED[what](netns) as (close, call):
 
-            def handler(*_: Any) -> None:
-                close()
-                closings.append(1)
+        def handler(*_: Any) -> None:
+            close()
+            closings.append(1)
 
-            signal.signal(signal.SIGALRM, handler)
-            signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.0005, 0.003), 0.0001)
-            use(call, lambda: len(closings) > 3)
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.0005, 0.003), 0.0001)
+        use(call, lambda: len(closings) > 3)
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def in_a_finalizer(netns: str, what: str, seed: str) -> None:
+def in_a_finalizer(netns: str, what: str, rng: random.Random) -> None:
     """Which the collector runs at some allocation."""
+    closings: list[int] = []
+    kept: list[Any] = []
 
     class Closing:
-        def __init__(self, close: Callable[[], Any], closings: list[int]) -> None:
-            self.close, self.closings, self.me = close, closings, self
+        def __init__(self, close: Callable[[], Any]) -> None:
+            self.close, self.me = close, self
 
         def __del__(self) -> None:
             self.close()
-            self.closings.append(1)
+            closings.append(1)
 
-    gc.set_threshold(random.Random(seed).randrange(20, 200))
+    gc.set_threshold(rng.randrange(20, 200))
+    with OPENED[what](netns) as (close, call):
+        Closing(close)
+        Closing(close)
+        use(lambda: (kept.append([[] for _ in range(20)]), call()), lambda: len(closings) > 1)
+
+
+def in_threads(netns: str, what: str, rng: random.Random) -> None:
+    go = threading.Event()
+    with OPENED[what](netns) as (close, call):
+        threads = [threading.Thread(target=lambda: (go.wait(), close())) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        use(call, lambda: go.set() or not any(thread.is_alive() for thread in threads))
+        for thread in threads:
+            thread.join()
+
+
+WHERE = {function.__name__: function for function in (in_a_handler, in_a_finalizer, in_threads)}
+
+
+def rounds(netns: str, what: str, where: str, seed: str) -> None:
+    rng = random.Random(seed)
     for _ in range(ROUNDS):
-        closings: list[int] = []
-        with OPENED[what](netns) as (close, call):
-            Closing(close, closings)
-            Closing(close, closings)
-            kept: list[Any] = []
-            use(lambda: (kept.append([[] for _ in range(20)]), call()), lambda: len(closings) > 1)
+        WHERE[where](netns, what, rng)
 
 
-def in_threads(netns: str, what: str, seed: str) -> None:
-    for _ in range(ROUNDS):
-        with OPENED[what](netns) as (close, call):
-            go = threading.Event()
-            threads = [threading.Thread(target=lambda: (go.wait(), close())) for _ in range(3)]
-            for thread in threads:
-                thread.start()
-            use(call, lambda: go.set() or not any(thread.is_alive() for thread in threads))
-            for thread in threads:
-                thread.join()
-
-
-@pytest.mark.parametrize("where", [in_a_handler, in_a_finalizer, in_threads])
+@pytest.mark.parametrize("where", WHERE)
 @pytest.mark.parametrize("what", OPENED)
-def test_close(netns: str, rng: random.Random, what: str, where: Callable[..., None]) -> None:
-    alone(where, netns, what, str(rng.random()))
+def test_close(netns: str, rng: random.Random, what: str, where: str) -> None:
+    alone(rounds, netns, what, where, str(rng.random()))
 
 
 LEFT_OPEN = """
