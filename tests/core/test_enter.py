@@ -33,8 +33,8 @@ def test_socket_is_inside_and_the_thread_at_home(nsfd):
 def test_minus_one_is_the_present_namespace(nsfd):
     with ns.entered(nsfd):
         sock = open_udp(-1)
-    assert socket_namespace(sock) == link(nsfd)
-    os.close(sock)
+    assert socket_namespace(sock.fileno()) == link(nsfd)
+    sock.close()
 
 
 def test_no_thread_where_the_return_is_proven(nsfd):
@@ -83,7 +83,7 @@ def test_signals_wait_until_the_thread_is_home(nsfd):
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         faults.supervise("setns", judge)
         sock = open_udp(nsfd)
-        os.close(sock)
+        sock.close()
         assert [n for n, _, _ in inside] == [1, 2, 3]
         for _, is_main, blocked in inside:
             assert is_main
@@ -219,7 +219,7 @@ def test_no_descriptor_left(nsfd):
             if free:
                 os.close(held.pop())
             try:
-                os.close(open_udp(nsfd))
+                open_udp(nsfd).close()
             except OSError as error:
                 assert error.errno == errno.EMFILE
                 assert free < 2
@@ -326,7 +326,7 @@ def test_without_proc(nsfd):
         before = here()
         proc = os.open("/proc", os.O_RDONLY)
         faults.call(faults.libc.mount(b"none", b"/proc", b"tmpfs", 0, None))
-        os.close(open_udp(nsfd))
+        open_udp(nsfd).close()
         with pytest.raises(FileNotFoundError, match="/proc/thread-self/ns/net"):
             _core.ns_new("x")
         os.fchdir(proc)

@@ -102,7 +102,7 @@ def test_throw_away_thread_signals_wait(nsfd):
 
         fd = _core.ns_new("x")
         faults.supervise("setns", judge)
-        os.close(open_udp(fd))
+        open_udp(fd).close()
         # the proof in this thread, the way in in the other
         assert blocked == [(False, 1), (True, 1)]
         os.close(fd)
