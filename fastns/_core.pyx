@@ -56,9 +56,10 @@ cdef object os_error(int err, str call, object filename=None):
 
 # Each part is built on those before it; a connection and its channels are one pair.
 include "core/extern.pxi"     # the relay's C, as the parts call it
+include "core/descriptor.pxi" # what owns a descriptor
 include "core/ns.pxi"         # entering, making and removing namespaces; devices, settings, watches
 include "core/sock.pxi"       # a netlink socket of this process
-include "core/wait.pxi"      # for descriptors, whoever else wants the thread
+include "core/wait.pxi"       # for descriptors, whoever else wants the thread, and what ends that
 include "core/relay.pxi"      # the connection to a proxy process
 include "core/channel.pxi"    # a netlink socket of a proxy process
 include "core/spawn.pxi"      # starting a process inside a namespace

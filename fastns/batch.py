@@ -134,7 +134,7 @@ class Batch(_codec.BatchBuffer):
             raise
         self._capture: _Capture | None = None
         self._kept: list[Any] = []
-        self._fds: dict[Any, int] = {}
+        self._fds: dict[Any, Any] = {}
         self._entered = False
         self._loading = self._loaded = False
         self._each: Callable[[int, Any], Any] | None = None
@@ -200,11 +200,11 @@ class Batch(_codec.BatchBuffer):
             reference = arguments.get("net_ns_fd")
             if isinstance(reference, (str, bytes)):
                 if reference not in self._fds:
-                    self._fds[reference] = netns.open_ref(reference)[0]
+                    self._fds[reference] = netns.open_ref(reference)
                 if arguments is peer:
-                    kwarg["peer"] = {**peer, "net_ns_fd": self._fds[reference]}
+                    kwarg["peer"] = {**peer, "net_ns_fd": self._fds[reference].fileno()}
                 else:
-                    kwarg["net_ns_fd"] = self._fds[reference]
+                    kwarg["net_ns_fd"] = self._fds[reference].fileno()
                 changed = True
         return changed
 
@@ -287,8 +287,7 @@ class Batch(_codec.BatchBuffer):
 
     def _let_go(self) -> None:
         self._kept.clear()
-        while self._fds:
-            os.close(self._fds.popitem()[1])
+        self._fds.clear()
 
     def _release(self) -> None:
         if self._owned:

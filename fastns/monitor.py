@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import socket
 import time
 from _thread import RLock
@@ -136,13 +135,12 @@ class Monitor:
             for number in numbers:
                 if number > 32:
                     self._transport.add_membership(number)
-            self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         except BaseException:
             self._transport.close()
             raise
-        self._lock = RLock()
-        self._waiting = 0
+        self._waker = _core.Waker()
         self._sleepers: set[asyncio.Future[None]] = set()  # tasks that wait, on one loop
+        self._watched = -1  # the descriptor the loop looks at for them
         self._reading: asyncio.Future[None] | None = None
         self._closed = False
 
@@ -213,8 +211,7 @@ class Monitor:
         """Take one datagram, or note that some are missing. False: nothing is there."""
         transport = self._transport
         try:
-            with self._lock:  # or close() could take the descriptor away in the middle
-                data = transport.recv(0)
+            data = transport.recv(0)
         except TimeoutError:
             return False
         except OSError as error:
@@ -286,42 +283,29 @@ class Monitor:
 
     def _wait(self, timeout: float | None) -> bool:
         """Until something arrives, or the monitor is closed."""
-        with self._lock:
-            if self._closed:
-                raise OSError(errno.EBADF, "the monitor is closed", self._engine.options["netns"])
-            fds = (self._transport.fileno(), self._wake[0])
-            self._waiting += 1
-        try:
-            return _core.wait_readable(*fds, timeout=timeout)
-        finally:
-            with self._lock:
-                self._waiting -= 1
-                self._release()
+        if self._closed:
+            raise OSError(errno.EBADF, "the monitor is closed", self._engine.options["netns"])
+        return self._waker.wait((self._transport,), timeout)
 
     async def _wait_async(self, loop: asyncio.AbstractEventLoop) -> None:
         ready: asyncio.Future[None] = loop.create_future()
         timeout = None if self._due is None else max(self._due - time.monotonic(), 0)
-        with self._lock:
-            if self._closed:
-                return
-            self._waiting += 1
-        fds = (self._transport.fileno(), self._wake[0])
-        self._sleepers.add(ready)
+        self._sleepers.add(ready)  # from here on close() leaves the descriptor to the last of them
         try:
-            for fd in fds:
-                loop.add_reader(fd, self._wake_sleepers)
-            await asyncio.wait([ready], timeout=timeout)
+            if not self._closed:
+                self._watched = self._transport.fileno()
+                loop.add_reader(self._watched, self._wake_sleepers)
+                await asyncio.wait([ready], timeout=timeout)
         finally:
             self._sleepers.discard(ready)
             if not self._sleepers:
-                for fd in fds:
-                    loop.remove_reader(fd)
-            with self._lock:
-                self._waiting -= 1
-                self._release()
+                if self._watched >= 0:
+                    loop.remove_reader(self._watched)
+                if self._closed:
+                    self._transport.close()
 
     def _wake_sleepers(self) -> None:
-        for ready in self._sleepers:
+        for ready in tuple(self._sleepers):
             if not ready.done():
                 ready.set_result(None)
 
@@ -336,24 +320,18 @@ class Monitor:
         return self._closed
 
     def close(self) -> None:
-        """End the iteration, in whatever thread it waits. Twice is fine."""
+        """End the iteration, in whatever thread it waits. Twice is fine, and so is a signal handler or a finalizer."""
         if self._closed:
             return
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            if self._waiting:
-                os.write(self._wake[1], b"\0")
-            self._release()
-
-    def _release(self) -> None:
-        """Let go of the descriptors once nobody waits on them. The caller holds the lock."""
-        if self._closed and not self._waiting and self._wake[0] >= 0:
+        self._closed = True
+        self._waker.wake()
+        for ready in tuple(self._sleepers):
+            try:
+                ready.get_loop().call_soon_threadsafe(self._wake_sleepers)
+            except RuntimeError:  # the loop is closed, and nobody waits
+                self._sleepers.discard(ready)
+        if not self._sleepers:
             self._transport.close()
-            os.close(self._wake[0])
-            os.close(self._wake[1])
-            self._wake = (-1, -1)
 
     def __enter__(self) -> Self:
         return self

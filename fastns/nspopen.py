@@ -162,9 +162,8 @@ class NSPopen(subprocess.Popen):  # type: ignore[type-arg]
         self.flags = flags
         self.released = False
         child = _core.SpawnChild()
-        netns_fd, owned = open_ref(nsname, flags, pid=pid, libc=libc)
         try:
-            try:
+            with open_ref(nsname, flags, pid=pid, libc=libc) as netns_fd:
                 reference: Any = nsname
                 if pid is not None:
                     reference = f"/proc/{pid}/ns/net"
@@ -172,11 +171,10 @@ class NSPopen(subprocess.Popen):  # type: ignore[type-arg]
                     reference = getattr(nsname, "name", netns_fd)
                 mounts = exec_mounts(reference, netns_fd) if exec_like_ip else None
                 self._start_in = (netns_fd, reference, mounts, child)
-                super().__init__(*popen_args, **popen_kwargs)
-            finally:
-                self.__dict__.pop("_start_in", None)
-                if owned:
-                    os.close(netns_fd)
+                try:
+                    super().__init__(*popen_args, **popen_kwargs)
+                finally:
+                    self.__dict__.pop("_start_in", None)
             for file in (self.stdin, self.stdout, self.stderr):
                 if file is not None:
                     for name in ("fcntl", "ioctl", "flock", "lockf"):
@@ -213,22 +211,20 @@ class NSPopen(subprocess.Popen):  # type: ignore[type-arg]
         netns_fd, reference, mounts, child = self._start_in
         # The child can only say that something failed, not what; so find out here whether entering works.
         _core.fork_exec_in(netns_fd, reference, mounts, None, ())
-        safe_fd = fcntl.fcntl(netns_fd, fcntl.F_DUPFD_CLOEXEC, 3)  # below 3 the child puts its standard files
+        with _core.duplicated(netns_fd) as safe_fd:  # below 3 the child puts its standard files
+            gid, gids, uid = (args[i] for i in _IDENTITY)
 
-        gid, gids, uid = (args[i] for i in _IDENTITY)
+            def enter_and_call() -> None:
+                _core.enter_for_good(safe_fd, reference, mounts)
+                if gids is not None:
+                    os.setgroups(gids)
+                if gid is not None:
+                    os.setregid(gid, gid)
+                if uid is not None:
+                    os.setreuid(uid, uid)
+                if preexec_fn is not None:
+                    preexec_fn()
 
-        def enter_and_call() -> None:
-            _core.enter_for_good(safe_fd, reference, mounts)
-            if gids is not None:
-                os.setgroups(gids)
-            if gid is not None:
-                os.setregid(gid, gid)
-            if uid is not None:
-                os.setreuid(uid, uid)
-            if preexec_fn is not None:
-                preexec_fn()
-
-        try:
             changed = list(args)
             changed[_PREEXEC_FN] = enter_and_call
             for i in _IDENTITY:  # who has given them up could not enter any more
@@ -239,8 +235,6 @@ class NSPopen(subprocess.Popen):  # type: ignore[type-arg]
                 _execute_child(self, *changed)
             else:
                 self._execute_with(lambda *arguments: child.start(fork_exec, arguments), changed)
-        finally:
-            os.close(safe_fd)
 
     def release(self) -> None:
         """Close the pipes and let go of the child; afterwards every attribute access raises RuntimeError.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from _thread import RLock
 from collections import OrderedDict, deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastns import _codec, netns
@@ -66,7 +66,6 @@ class Pool:
         self.max_handles = max_handles
         self._options = {"transport": transport, "proxy": proxy, "flags": flags, **options}
         self._handles: OrderedDict[Any, tuple[tuple[int, int] | None, PooledNetNS]] = OrderedDict()
-        self._lock = RLock()
         self._owner = os.getpid()
         self._closed = False
         raise_descriptor_limit(max_handles * DESCRIPTORS + SPARE_DESCRIPTORS)
@@ -78,31 +77,43 @@ class Pool:
         if self._owner != os.getpid():
             self._after_fork()
         here = identity(name)
-        with self._lock:
-            if self._closed:
-                raise OSError(errno.EBADF, "the pool is closed")
+        mine = None
+        while True:
+            self._check()
             kept = self._handles.get(name)
             if kept is not None and kept[0] == here and here is not None and not kept[1].asyncore.closed:
-                self._handles.move_to_end(name)
-                return kept[1]
+                with suppress(KeyError):  # let go of meanwhile
+                    self._handles.move_to_end(name)
+                return kept[1]  # another thread may have been faster; ours goes with its reference
             if kept is not None:
-                del self._handles[name]
-        handle = self._open(name)
-        if here is None:
-            here = identity(name)
-        with self._lock:
-            if self._closed:
-                handle.close()
-                raise OSError(errno.EBADF, "the pool is closed")
-            other = self._handles.get(name)
-            if other is not None and other[0] == here and not other[1].asyncore.closed:
-                return other[1]  # another thread was faster; ours goes with its reference
-            self._handles[name] = (here, handle)
-            dropped = [
-                self._handles.popitem(last=False) for _ in range(len(self._handles) - self.max_handles)
-            ]
-        del dropped
+                self._let_go(name, kept)
+            if mine is None:
+                handle = self._open(name)
+                if here is None:
+                    here = identity(name)
+                mine = (here, handle)
+            if self._handles.setdefault(name, mine) is mine:
+                break
+        while len(self._handles) > self.max_handles:
+            with suppress(KeyError):
+                self._handles.popitem(last=False)
+        if self._closed:
+            self.close()
+        self._check()
         return handle
+
+    # No lock: a signal handler or a finalizer, whatever it interrupts, may close the pool or ask it for a handle. Each
+    # access to the dictionary is a step of its own, after which it may have changed.
+
+    def _check(self) -> None:
+        if self._closed:
+            raise OSError(errno.EBADF, "the pool is closed")
+
+    def _let_go(self, name: Any, kept: tuple[Any, PooledNetNS]) -> None:
+        """Keep this handle no longer; one that has taken its place stays."""
+        other = self._handles.pop(name, kept)
+        if other is not kept:
+            self._handles.setdefault(name, other)
 
     def _open(self, name: Any) -> PooledNetNS:
         try:
@@ -120,7 +131,6 @@ class Pool:
 
     def _after_fork(self) -> None:
         """The parent's handles stay the parent's."""
-        self._lock = RLock()
         self._owner = os.getpid()
         handles, self._handles = self._handles, OrderedDict()
         for _, handle in handles.values():
@@ -135,16 +145,15 @@ class Pool:
 
     def discard(self, name: Any) -> None:
         """Keep the handle of this name no longer."""
-        with self._lock:
-            dropped = self._handles.pop(name, None)
-        del dropped
+        self._handles.pop(name, None)
 
     def prune(self) -> list[Any]:
         """Let go of the handles whose namespace was removed or replaced; their names."""
-        with self._lock:
-            names = [name for name, (kept, _) in self._handles.items() if identity(name) != kept]
-            dropped = [self._handles.pop(name) for name in names]
-        del dropped
+        names = []
+        for name, kept in list(self._handles.items()):
+            if identity(name) != kept[0]:
+                self._let_go(name, kept)
+                names.append(name)
         return names
 
     # ---- all at once --------------------------------------------------------------------------------------
@@ -247,11 +256,10 @@ class Pool:
 
     def close(self) -> None:
         """Close every handle. Twice is fine; afterwards every use is OSError EBADF."""
-        with self._lock:
-            self._closed = True
-            handles, self._handles = self._handles, OrderedDict()
-        for _, handle in handles.values():
-            handle.close()
+        self._closed = True
+        while self._handles:
+            with suppress(KeyError):
+                self._handles.popitem()[1][1].close()
 
     def __iter__(self) -> Iterator[Any]:
         """The names of the kept handles, the one used longest ago first."""

@@ -15,7 +15,7 @@ import warnings
 import weakref
 from _thread import RLock
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from socket import NETLINK_ROUTE
 from types import TracebackType
@@ -106,8 +106,7 @@ class Proxy:
         self.pid = self._client.pid
         _remember(self._client)
         if default:
-            with _lock:
-                _defaults.append(self)
+            _defaults.append(self)
 
     @property
     def alive(self) -> bool:
@@ -148,7 +147,8 @@ class Proxy:
 
         Raises: OSError with the reference as `filename`: ENOENT, EPERM (setns(2): CAP_SYS_ADMIN over the
         namespace), EINVAL (no network namespace), EPROTONOSUPPORT (family), EMFILE (descriptors or `max_channels`),
-        ENOMEM, EACCES (not within the proxy's policy); ProxyError when the process is gone.
+        ENOMEM, EACCES (not within the proxy's policy); ProxyError when the process is gone; TimeoutError, which names
+        its pid, when it has not answered within half a minute. What it says later is thrown away.
         """
         open_channel = partial(
             self._client.open,
@@ -174,24 +174,24 @@ class Proxy:
                 if error.errno != errno.EINVAL and (error.errno != errno.ENOENT or not flags & os.O_CREAT):
                     raise
         if pid is None and ref is None:
-            nsfd, owned = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC), True
+            opened = _core.ns_self()
         else:
-            nsfd, owned = netns_module.open_ref(ref, flags, pid=pid, libc=libc)
-        try:
+            opened = netns_module.open_ref(ref, flags, pid=pid, libc=libc)
+        with opened as nsfd:
             return open_channel(None, nsfd)
-        finally:
-            if owned:
-                os.close(nsfd)
 
     def stats(self) -> dict[str, int]:
-        """Counters since the start: channels now, opened, requests, datagrams, bytes, overruns, refused, ..."""
+        """Counters since the start: channels now, opened, requests, datagrams, bytes, overruns, refused, ...
+
+        Raises: ProxyError, TimeoutError as `open`.
+        """
         return self._client.stats()
 
     def close(self) -> None:
         """End the process and reap it. Handles that use it get ProxyError. Twice is fine."""
-        with _lock:
-            if self in _defaults:
-                _defaults.remove(self)
+        # No lock, as for all that notes proxies: a signal handler may close one in the middle of anything.
+        with suppress(ValueError):
+            _defaults.remove(self)
         self._client.close()
 
     def __enter__(self) -> Proxy:
@@ -216,8 +216,7 @@ class Proxy:
 
 def _remember(client: _core.RelayClient) -> None:
     """A forked child lets its copies of the connections go, or a proxy would not see its caller's end."""
-    with _lock:
-        _clients.add(client)
+    _clients.add(client)
 
 
 def _hook() -> None:
@@ -264,10 +263,7 @@ def _allowed(netns: Any, stack: ExitStack) -> list[tuple[Optional[bytes], int]]:
         if isinstance(ref, (str, bytes)) and _is_name(ref):
             allowed.append((os.fsencode(ref), -1))
             continue
-        nsfd, owned = netns_module.open_ref(ref)
-        if owned:
-            stack.callback(os.close, nsfd)
-        allowed.append((None, nsfd))
+        allowed.append((None, stack.enter_context(netns_module.open_ref(ref))))
     return allowed
 
 
@@ -291,9 +287,7 @@ def shared() -> Proxy:
 def close_shared() -> None:
     """End the shared proxy, if there is one; the next need forks another."""
     global _shared
-    _hook()
-    with _lock:
-        proxy, _shared = _shared, None
+    proxy, _shared = _shared, None
     if proxy is not None:
         proxy.close()
     _core.reap_abandoned(1000)
@@ -301,7 +295,9 @@ def close_shared() -> None:
 
 def default() -> Optional[Proxy]:
     """The living `Proxy(default=True)` made last, or None."""
-    _hook()
-    with _lock:
-        _defaults[:] = [proxy for proxy in _defaults if proxy.alive]
-        return _defaults[-1] if _defaults else None
+    for proxy in reversed(tuple(_defaults)):
+        if proxy.alive:
+            return proxy
+        with suppress(ValueError):
+            _defaults.remove(proxy)
+    return None

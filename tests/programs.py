@@ -37,12 +37,14 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def script(code: str, *argv: str, prefix: tuple[str, ...] = (), check: bool = True) -> subprocess.CompletedProcess:
+def script(
+    code: str, *argv: str, prefix: tuple[str, ...] = (), options: tuple[str, ...] = (), check: bool = True
+) -> subprocess.CompletedProcess:
     """Run Python code in a process of its own, with this fastns."""
     root = str(pathlib.Path(_core.__file__).parent.parent)
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([root, *sys.path[1:]])}
     done = subprocess.run(
-        [*prefix, sys.executable, "-c", textwrap.dedent(code), *argv],
+        [*prefix, sys.executable, *options, "-c", textwrap.dedent(code), *argv],
         capture_output=True, text=True, env=env, timeout=100, check=False,
     )  # fmt: skip
     if check:

@@ -1,7 +1,4 @@
-"""An exception out of the middle of a start, as a signal handler may raise it: no process is left without an owner.
-
-Each in a process of its own: what it leaves of locks, as that of logging, which is taken at a fork, would stop others.
-"""
+"""An exception out of the middle of a start, as a signal handler may raise it: no process is left without an owner."""
 
 from __future__ import annotations
 
@@ -10,14 +7,14 @@ import os
 import random
 import signal
 import subprocess
-import sys
 from contextlib import suppress
-from pathlib import Path
+from functools import partial
 from types import FrameType
 from typing import Any, Callable
 
 import pytest
-from programs import script
+from guard import descriptors
+from interrupted import Struck, alone, bytecodes, strike
 
 from fastns import _core, nspopen
 from fastns.nspopen import NSPopen
@@ -31,14 +28,6 @@ FILES = (nspopen.__file__, subprocess.__file__)
 UNTOUCHED = ("__del__", "wait", "_wait", "_try_wait", "_internal_poll")  # which keep subprocess's own books
 
 
-class Struck(BaseException):
-    pass
-
-
-def strike(*_: Any) -> None:
-    raise Struck
-
-
 def no_child_is_left() -> None:
     """Whom subprocess has in its books, as it has every Popen dropped with its program running, is no orphan."""
     gc.collect()
@@ -46,6 +35,7 @@ def no_child_is_left() -> None:
         with suppress(ChildProcessError):
             os.waitpid(popen.pid, 0)  # its wait() may have been left with the lock taken
     _core.reap_abandoned(60_000)
+    assert not [text for text in descriptors().values() if text.startswith("net:")]
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG | WALL)
 
@@ -78,41 +68,18 @@ WAYS: dict[str, Callable[[str], None]] = {
 }
 
 
-def bytecodes(work: Callable[[str], None], netns: str, last: int = -1) -> int:
-    """How many bytecodes of the start are run. Raises before the one with the number `last`."""
-    count, here = 0, os.getpid()
-
-    def each(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal count
-        if event == "opcode" and os.getpid() == here:
-            count += 1
-            if count == last:
-                sys.settrace(None)
-                raise Struck
-        return each
-
-    def called(frame: FrameType, event: str, _: Any) -> Any:
-        if frame.f_code.co_name in UNTOUCHED or frame.f_code.co_filename not in FILES:
-            return None
-        frame.f_trace_opcodes = True
-        return each
-
-    sys.settrace(called)
-    try:
-        work(netns)
-    finally:
-        sys.settrace(None)
-    return count
+def traced(frame: FrameType) -> bool:
+    return frame.f_code.co_name not in UNTOUCHED and frame.f_code.co_filename in FILES
 
 
 def between_bytecodes(netns: str, way: str, seed: str) -> None:
-    bytecodes(WAYS[way], netns)  # Python 3.12 and 3.13 tell of the bytecodes of a later trace only
-    total = bytecodes(WAYS[way], netns)
+    bytecodes(partial(WAYS[way], netns), traced)  # Python 3.12 and 3.13 tell of the bytecodes of a later trace only
+    total = bytecodes(partial(WAYS[way], netns), traced)
     assert total > 500
     struck = 0
     for moment in random.Random(seed).sample(range(1, total), ROUNDS):
         try:
-            bytecodes(WAYS[way], netns, moment)  # the count varies a little
+            bytecodes(partial(WAYS[way], netns), traced, moment)  # the count varies a little
         except Struck:
             struck += 1
     assert struck > ROUNDS / 2
@@ -132,19 +99,6 @@ def by_a_signal(netns: str, way: str, seed: str) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_IGN)
     assert struck
     no_child_is_left()
-
-
-CODE = """
-import os, sys
-sys.path.insert(0, sys.argv[1])
-import test_nspopen_interrupted as test
-getattr(test, sys.argv[2])(*sys.argv[3:])
-os._exit(0)  # a lock that is left taken would stop what runs at the end
-"""
-
-
-def alone(function: Callable[..., None], *argv: str) -> None:
-    script(CODE, str(Path(__file__).parent), function.__name__, *argv)
 
 
 @pytest.mark.parametrize("way", ["there and back", "thread", "in the child"])

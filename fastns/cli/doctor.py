@@ -160,7 +160,7 @@ def try_create() -> str:
     try:
         nsfd = _core.ns_new()
         try:
-            os.close(_core.socket_in(nsfd, socket.AF_NETLINK, socket.SOCK_RAW, 0))
+            _core.socket_in(nsfd, socket.socket, socket.AF_NETLINK, socket.SOCK_RAW).close()
         finally:
             os.close(nsfd)
     except OSError as error:

@@ -16,6 +16,7 @@ cdef class RelayChannel:
     cdef int users              # threads inside send() or recv(): close() leaves the descriptor to the last
     cdef bint is_closed
     cdef bint level
+    cdef bint settling          # a thread waits for the doorbell that is on its way
     cdef uint32_t number
     cdef readonly RelayClient client
     cdef readonly object filename
@@ -91,21 +92,24 @@ cdef class RelayChannel:
         return <int> send_with(self.fd, &iov, 1, NULL, 0)
 
     cdef void silence(self, int wait_ms) noexcept:
-        """Take a doorbell that was rung; wait for one that is on its way."""
+        """Take a doorbell that was rung; wait for one that is on its way. The caller is one of the users."""
         cdef char byte
         cdef lx.pollfd pfd
         if lx.recv(self.fd, &byte, 1, lx.MSG_DONTWAIT) < 0 and lx.errno == lx.EAGAIN and wait_ms:
             pfd.fd = self.fd
             pfd.events = <short> lx.POLLIN
-            lx.poll(&pfd, 1, wait_ms)
+            with nogil:
+                lx.poll(&pfd, 1, wait_ms)
             lx.recv(self.fd, &byte, 1, lx.MSG_DONTWAIT)
 
     cdef void settle(self) noexcept:
         """Level mode, after reading: the socket is readable exactly when the ring is not empty."""
-        if not fns_ring_empty(&self.reader):
+        if self.settling or not fns_ring_empty(&self.reader):
             return                       # armed before this record came, or rung: either way a doorbell stands
         if not fns_ring_disarm(&self.reader):
+            self.settling = True         # another thread may read meanwhile
             self.silence(1000)
+            self.settling = False
         if fns_ring_arm(&self.reader) and fns_ring_disarm(&self.reader):
             self.tell(FNS_RING_BELL)     # it came in between and nobody rings for it
 
@@ -167,13 +171,12 @@ cdef class RelayChannel:
         cdef short revents = 0
         cdef object data
         cdef int ready
-        self.check()
-        data = self.take()
-        if data is not None:
-            return data
-        deadline = deadline_of(timeout)
         self.enter()
         try:
+            data = self.take()
+            if data is not None:
+                return data
+            deadline = deadline_of(timeout)
             if not self.level and timeout != 0:
                 with nogil:
                     fns_ring_look(&self.reader)
@@ -202,7 +205,8 @@ cdef class RelayChannel:
 
     def send(self, data, fds=(), timeout=None, *, bint strict=False):
         """Hand a request to the proxy, which sends it to the kernel; what sendto(2) fails with there is raised
-        by recv() at its place. TimeoutError when the proxy takes nothing within `timeout` seconds.
+        by recv() at its place. TimeoutError when the proxy takes nothing within `timeout` seconds, which is
+        ANSWER_TIMEOUT if none is given.
 
         `fds`: (offset, descriptor) pairs; the u32 at that offset becomes the proxy's number of the descriptor. Offsets
         ascend by four bytes at least, else ValueError.
@@ -214,7 +218,7 @@ cdef class RelayChannel:
         cdef int count = 0, first = 0, memfd = -1, n = 3
         cdef lx.iovec iov[3]
         cdef Py_buffer view
-        cdef int64_t deadline = deadline_of(timeout)
+        cdef int64_t deadline = deadline_of(ANSWER_TIMEOUT if timeout is None else timeout)
         cdef short revents = 0
         cdef ssize_t sent
         cdef int64_t end = 0
@@ -258,6 +262,8 @@ cdef class RelayChannel:
                         return view.len
                     if sent == -lx.EAGAIN:
                         if wait_for(self.fd, <short> lx.POLLOUT, deadline, &revents) == 0:
+                            if timeout is None:
+                                raise self.client.silent()
                             raise TimeoutError(f"send: the proxy took nothing within {timeout} s")
                         self.check()
                     elif sent == -lx.EPIPE or sent == -lx.ECONNRESET:
@@ -316,7 +322,7 @@ cdef class RelayChannel:
         return (<int *> payload)[0] if got >= <ssize_t> sizeof(int) else payload[0] if got else 0
 
     def netns_fd(self):
-        """A new descriptor of the namespace the socket lives in."""
+        """A Descriptor of the namespace the socket lives in."""
         cdef fns_request request
         cdef fns_reply reply
         cdef int fds[2]
@@ -327,7 +333,9 @@ cdef class RelayChannel:
         self.client.call(&request, NULL, 0, -1, &reply, NULL, fds)
         if fds[0] < 0:
             raise proxy_error(lx.EPROTO, "the proxy sent no descriptor", None)
-        return fds[0]
+        if fds[1] >= 0:
+            lx.close(fds[1])
+        return descriptor_own(fds[0])
 
     def getsockname(self):
         """The (port id, groups mask) of the socket."""

@@ -134,6 +134,8 @@ cdef object ns_error(int err, const char *call, object ref):
         return OSError(lx.EINVAL, "not a network namespace: a dead entry, nothing is mounted on it", ref)
     if err in (lx.EPERM, lx.EACCES) and name in NEEDS:
         return OSError(err, f"{name}: {os.strerror(err)} ({NEEDS[name]})", ref)
+    if err == lx.ENOENT and "/proc/thread-self" in name:
+        return OSError(err, f"{name}: {os.strerror(err)} (/proc is not mounted)", ref)
     return os_error(err, name, ref)
 
 
@@ -178,7 +180,7 @@ cdef int ns_open_path(const char *path, const char **call) noexcept nogil:
 
 
 def ns_open(bytes path not None, object ref, str what="open"):
-    """An open descriptor of the network namespace at `path`; OSError(EINVAL) if something else is there."""
+    """A Descriptor of the network namespace at `path`; OSError(EINVAL) if something else is there."""
     cdef const char *name = PyBytes_AS_STRING(path)
     cdef const char *call = ""
     cdef int fd
@@ -188,7 +190,7 @@ def ns_open(bytes path not None, object ref, str what="open"):
         if what != "open":
             raise ns_error(-fd, what.encode(), ref)
         raise ns_error(-fd, call, ref)
-    return fd
+    return descriptor_own(fd)
 
 
 def ns_check(int fd, object ref):
@@ -203,6 +205,37 @@ def ns_set(int nsfd, object ref=None):
     """Move the calling thread, for good, into the namespace `nsfd`."""
     if lx.setns(nsfd, lx.CLONE_NEWNET) < 0:
         raise ns_error(lx.errno, "setns", ref)
+
+
+cdef int self_open() except -1:
+    cdef const char *call = ""
+    cdef int fd = op_self(NULL, &call)
+    if fd < 0:
+        raise ns_error(-fd, call, "/proc/thread-self/ns/net")
+    return fd
+
+
+def ns_self():
+    """A Descriptor of the calling thread's namespace."""
+    return descriptor_own(self_open())
+
+
+def ns_push(list stack not None, int nsfd, object ref=None):
+    """Put the calling thread's namespace on the stack and move the thread into the namespace `nsfd` (-1: nowhere);
+    neither if that fails."""
+    stack.append(descriptor_own(self_open()))
+    if nsfd >= 0 and lx.setns(nsfd, lx.CLONE_NEWNET) < 0:
+        err = lx.errno
+        stack.pop()
+        raise ns_error(err, "setns", ref)
+
+
+def ns_pop(list stack not None):
+    """Move the calling thread back into the namespace on top of the stack, which stays there if that fails."""
+    cdef Descriptor saved = stack[-1]
+    if lx.setns(saved.number, lx.CLONE_NEWNET) < 0:
+        raise ns_error(lx.errno, "setns", saved.number)
+    stack.pop()
 
 
 # Creating. The namespace is made first and held by a descriptor; only then is the file system touched, so that
@@ -285,6 +318,8 @@ cdef int mount_point_bind(int nsfd, const char *path, const char **call) noexcep
     if lx.mount(source, path, "none", lx.MS_BIND, NULL) < 0:
         err = lx.errno
         lx.unlink(path)
+        if err == lx.ENOENT:
+            call[0] = "mount of /proc/thread-self/fd"
         return -err
     return 0
 
@@ -321,18 +356,11 @@ cdef int name_namespace(int nsfd, bytes directory, bytes path, bint is_run_dir, 
 
 def ns_create(bytes directory not None, bytes path not None, bint is_run_dir, bint keep, object ref=None):
     """Make a network namespace and give it the name `path`: make the directory and the mount point, mount. What was
-    made is undone if a later step fails. With `keep` an open descriptor of it is returned, otherwise -1."""
+    made is undone if a later step fails. With `keep` a Descriptor of it is returned, otherwise None."""
     # In one function, so that no signal handler of Python's can come between the namespace and its being closed.
-    cdef int fd = new_namespace(ref)
-    try:
-        name_namespace(fd, directory, path, is_run_dir, ref)
-    except BaseException:
-        lx.close(fd)
-        raise
-    if keep:
-        return fd
-    lx.close(fd)
-    return -1
+    cdef Descriptor held = descriptor_own(new_namespace(ref))
+    name_namespace(held.number, directory, path, is_run_dir, ref)
+    return held if keep else None
 
 
 def ns_bind(int nsfd, bytes directory not None, bytes path not None, bint is_run_dir, object ref=None):
@@ -421,10 +449,14 @@ def ns_unbind(bytes directory not None, bytes path not None, bint is_run_dir, ob
 # Python code inside a namespace. Between entering and the try below, and between it and the return, there is no
 # point at which the interpreter could run a signal handler, so no exception can get past the return.
 
-cdef str NO_WAY_BACK = (
-    "setns: Operation not permitted (the calling thread could not come back: that needs CAP_SYS_ADMIN in the user "
-    "namespace that owns the thread's present network namespace)"
-)
+cdef object no_way_back(object ref):
+    cdef const char *call = ""
+    cdef int fd = op_self(NULL, &call)
+    if fd < 0:
+        return ns_error(-fd, call, ref)
+    lx.close(fd)
+    return OSError(lx.EPERM, "setns: Operation not permitted (the calling thread could not come back: that needs "
+                   "CAP_SYS_ADMIN in the user namespace that owns the thread's present network namespace)", ref)
 
 
 cdef int ns_go(int nsfd, object ref) except? -2:
@@ -506,16 +538,14 @@ cdef class Entered:
 
     def __enter__(self):
         cdef int home
+        cdef Descriptor held
         if self.home >= 0:
             raise RuntimeError("already entered")
-        nsfd, owned = self.opener()
-        try:
-            home = ns_go(nsfd, self.ref)
-        finally:
-            if owned:
-                lx.close(nsfd)
+        held = self.opener()
+        home = ns_go(held.number, self.ref)
+        held.drop()
         if home < 0:
-            raise OSError(lx.EPERM, NO_WAY_BACK, self.ref)
+            raise no_way_back(self.ref)
         self.home = home
         self.thread = thread_ident()
         return self
@@ -530,7 +560,10 @@ cdef class Entered:
         ns_return(home)
 
     def __dealloc__(self):
-        if self.home >= 0:
+        # An exception between the entering and the body, which a signal handler may raise, comes past __exit__.
+        if self.home >= 0 and self.thread == thread_ident():
+            ns_return(self.home)
+        elif self.home >= 0:
             lx.close(self.home)
 
 
@@ -683,35 +716,35 @@ IN_ONLYDIR = lx.IN_ONLYDIR
 
 
 def inotify_open():
-    """A non-blocking inotify descriptor."""
+    """A non-blocking inotify Descriptor."""
     cdef int fd = lx.inotify_init1(lx.IN_CLOEXEC | lx.IN_NONBLOCK)
     if fd < 0:
         raise os_error(lx.errno, "inotify_init1")
-    return fd
+    return descriptor_own(fd)
 
 
-def inotify_add(int fd, bytes path not None, uint32_t mask):
+def inotify_add(Descriptor watch not None, bytes path not None, uint32_t mask):
     """Watch `path` for the events of `mask`: the watch descriptor."""
-    cdef int wd = lx.inotify_add_watch(fd, PyBytes_AS_STRING(path), mask)
+    cdef int wd = lx.inotify_add_watch(watch.number, PyBytes_AS_STRING(path), mask)
     if wd < 0:
         raise os_error(lx.errno, "inotify_add_watch", path)
     return wd
 
 
 def timer_open():
-    """A non-blocking timer descriptor."""
+    """A non-blocking timer Descriptor."""
     cdef int fd = lx.timerfd_create(lx.CLOCK_MONOTONIC, lx.TFD_CLOEXEC | lx.TFD_NONBLOCK)
     if fd < 0:
         raise os_error(lx.errno, "timerfd_create")
-    return fd
+    return descriptor_own(fd)
 
 
-def timer_set(int fd, long ms):
-    """Make the timer `fd` readable in `ms` milliseconds, once; 0: never."""
+def timer_set(Descriptor timer not None, long ms):
+    """Make the timer readable in `ms` milliseconds, once; 0: never."""
     cdef lx.itimerspec spec
     spec.it_interval.tv_sec = 0
     spec.it_interval.tv_nsec = 0
     spec.it_value.tv_sec = ms // 1000
     spec.it_value.tv_nsec = ms % 1000 * 1000000
-    if lx.timerfd_settime(fd, 0, &spec, NULL) < 0:
+    if lx.timerfd_settime(timer.number, 0, &spec, NULL) < 0:
         raise os_error(lx.errno, "timerfd_settime")

@@ -2,6 +2,8 @@
 
 from _thread import RLock    # the interpreter's own: see wait.pxi
 
+ANSWER_TIMEOUT = 30.0       # seconds: as long a proxy that does not answer, being stopped, is waited for at most
+
 STAT_NAMES = (
     "channels", "opened", "requests", "request_bytes", "datagrams", "bytes", "doorbells", "stalls", "overruns",
     "send_errors", "refused",
@@ -335,6 +337,11 @@ cdef class RelayClient:
             return proxy_error(lx.EPIPE, f"{text}: the proxy process {self.pid} {status_text(self.status)}", self.status)
         return proxy_error(lx.ECONNRESET, f"{text}: the proxy process {self.pid} closed the connection", None)
 
+    cdef object silent(self):
+        """The error of a wait that is over. The connection goes on: an answer that comes late is thrown away."""
+        return OSError(lx.ETIMEDOUT, f"the proxy process {self.pid} has not answered within {ANSWER_TIMEOUT} s: "
+                       "is it stopped?")
+
     cdef bint hung_up(self):
         cdef lx.pollfd pfd
         if self.fd < 0:
@@ -364,6 +371,7 @@ cdef class RelayClient:
         cdef fns_reply head
         cdef object kept
         cdef int fd = self.fd                # stays open until we leave
+        cdef int64_t deadline = deadline_of(ANSWER_TIMEOUT)
         while True:
             kept = self.early.pop(id, None)
             if kept is not None:
@@ -373,7 +381,8 @@ cdef class RelayClient:
                 for count, number in enumerate(kept[1], 1):
                     got_fds[count - 1] = number
                 break
-            wait_for(fd, <short> lx.POLLIN, -1, &revents)
+            if wait_for(fd, <short> lx.POLLIN, deadline, &revents) == 0:
+                raise self.silent()
             self.check()
             got = receive_with(fd, buf, sizeof(buf), got_fds, &count)
             if got == -lx.EAGAIN or got == -lx.EINTR:
@@ -421,7 +430,10 @@ cdef class RelayClient:
         cdef lx.iovec iov[2]
         cdef ssize_t sent
         cdef short revents = 0
-        with self.lock:
+        cdef int64_t deadline = deadline_of(ANSWER_TIMEOUT)
+        if not self.lock.acquire(timeout=ANSWER_TIMEOUT):
+            raise self.silent()
+        try:
             self.check()
             self.last_id += 1
             request.id = self.last_id
@@ -435,7 +447,8 @@ cdef class RelayClient:
                 if sent >= 0:
                     break
                 if sent == -lx.EAGAIN:
-                    wait_for(self.fd, <short> lx.POLLOUT, -1, &revents)
+                    if wait_for(self.fd, <short> lx.POLLOUT, deadline, &revents) == 0:
+                        raise self.silent()
                     self.check()
                 elif sent == -lx.EPIPE or sent == -lx.ECONNRESET:
                     raise self.death("no request possible")
@@ -448,6 +461,8 @@ cdef class RelayClient:
                 self.waiting.discard(request.id)
                 for number in self.early.pop(request.id, (None, ()))[1]:
                     lx.close(number)
+        finally:
+            self.lock.release()
 
     def open(self, bytes name, int nsfd, filename, *, int family, uint32_t rcvbuf, uint32_t sndbuf, uint32_t groups,
              uint32_t portid, uint32_t ring_size, bint ext_ack, bint strict_check, bint all_ns, bint cap_ack,

@@ -1,5 +1,7 @@
 # A netlink socket of this process, opened inside a namespace: the direct transport. netlink(7).
 
+from _socket import socket as PlainSocket
+
 SO_MEMINFO = FNS_SO_MEMINFO     # not in the standard library
 
 cdef enum:
@@ -29,12 +31,15 @@ cdef int op_socket(void *arg, const char **call) noexcept nogil:
     return -lx.errno if fd < 0 else fd
 
 
-def socket_in(int nsfd, int family, int type, int proto=0, object ref=None):
-    """The descriptor of a new close-on-exec socket that was opened inside the namespace `nsfd` (-1: the
+def socket_in(int nsfd, object kind, int family, int type, int proto=0, object ref=None):
+    """A new close-on-exec socket, of the class `kind`, that was opened inside the namespace `nsfd` (-1: the
     calling thread's own). `ref` is the filename of the OSError."""
     cdef socket_spec spec
     cdef const char *call = ""
     cdef int fd
+    cdef object sock = None
+    if issubclass(kind, PlainSocket):
+        sock = PlainSocket.__new__(kind)
     spec.family = family
     spec.type = type
     spec.protocol = proto
@@ -42,7 +47,18 @@ def socket_in(int nsfd, int family, int type, int proto=0, object ref=None):
         fd = op_socket(&spec, &call) if nsfd < 0 else ns_call(nsfd, op_socket, &spec, &call)
     if fd < 0:
         raise ns_error(-fd, call, ref)
-    return fd
+    if sock is None:
+        return kind(family, type, proto, fileno=fd)    # one of a patched program: it alone knows what it owns by now
+    try:
+        sock.__init__(family, type, proto, fd)
+    except BaseException:
+        # A signal handler may raise before the socket has taken the descriptor, and after.
+        if PlainSocket.fileno(sock) == fd:
+            PlainSocket.close(sock)
+        else:
+            lx.close(fd)
+        raise
+    return sock
 
 
 cdef ssize_t receive(int fd, int *flags, int64_t *nsid) noexcept nogil:
@@ -214,13 +230,13 @@ cdef class NetlinkSocket:
             raise os_error(lx.errno, "bind", self.filename)
 
     def netns_fd(self):
-        """A new descriptor of the namespace the socket lives in. EPERM without CAP_NET_ADMIN over it."""
+        """A Descriptor of the namespace the socket lives in. EPERM without CAP_NET_ADMIN over it."""
         cdef int fd
         self.check()
         fd = lx.ioctl(self.fd, lx.SIOCGSKNS)
         if fd < 0:
             raise os_error(lx.errno, "ioctl(SIOCGSKNS)", self.filename)
-        return fd
+        return descriptor_own(fd)
 
     def getsockname(self):
         """The (port id, groups mask) of the socket."""

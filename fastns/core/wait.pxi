@@ -55,17 +55,6 @@ def wait_readable(*fds, timeout=None):
         here.close()
 
 
-def read_ready(int fd):
-    """What a descriptor with O_NONBLOCK has, at most 4 KiB; None if nothing. eventlet's os.read would wait for more."""
-    cdef char buffer[4096]
-    cdef ssize_t n = lx.read(fd, buffer, sizeof(buffer))
-    if n >= 0:
-        return PyBytes_FromStringAndSize(buffer, n)
-    if lx.errno == lx.EAGAIN:
-        return None
-    raise os_error(lx.errno, "read")
-
-
 @cython.final
 @cython.auto_pickle(False)
 cdef class Epoll:
@@ -99,3 +88,52 @@ cdef class Epoll:
         self.fd = -1
         if fd >= 0:
             lx.close(fd)
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Waker:
+    """Waits for descriptors, until it is woken, once and for all: by any thread, signal handler or finalizer. No lock is
+    taken by either."""
+
+    cdef int fd         # an eventfd, made by who waits first
+    cdef int users
+    cdef int owner      # a forked child must not wake its parent
+    cdef bint woken
+
+    def __cinit__(self):
+        self.fd = -1
+        self.owner = lx.getpid()
+
+    def __dealloc__(self):
+        self.drop()
+
+    cdef void drop(self) noexcept:
+        if self.fd >= 0:
+            lx.close(self.fd)
+            self.fd = -1
+
+    def wake(self):
+        self.woken = True
+        if self.users == 0 or self.owner != lx.getpid():
+            self.drop()
+        else:
+            lx.eventfd_write(self.fd, 1)
+
+    def wait(self, sources, timeout=None):
+        """Whether one of the sources, files of any kind, became readable within `timeout` seconds, or it was woken: see
+        wait_readable(). Raises OSError (poll, eventfd), and what a signal handler raises."""
+        fds = {source.fileno() for source in sources} - {-1}    # closed ones are passed over
+        if self.woken:
+            return True
+        if self.fd < 0:
+            self.fd = lx.eventfd(0, lx.EFD_CLOEXEC | lx.EFD_NONBLOCK)
+            if self.fd < 0:
+                raise os_error(lx.errno, "eventfd")
+        self.users += 1
+        try:
+            return self.woken or wait_readable(self.fd, *fds, timeout=timeout) or self.woken
+        finally:
+            self.users -= 1
+            if self.woken and self.users == 0:
+                self.drop()

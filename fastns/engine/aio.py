@@ -134,10 +134,10 @@ class AsyncEngine(Engine):
         return [waiter for waiter in self.waiters if not waiter.done() and not waiter.get_loop().is_closed()]
 
     def unwatch(self) -> None:
-        for fd, loop in self.watched.items():
+        while self.watched:
+            fd, loop = self.watched.popitem()
             if not loop.is_closed():
                 loop.remove_reader(fd)
-        self.watched.clear()
 
     async def receive_async(self, seq: int) -> Any:
         while True:

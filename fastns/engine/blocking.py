@@ -157,8 +157,7 @@ class Engine(RequestMethods):  # type: ignore[misc]
         self.buffer: list[Any] = []
         self.msg_reschedule: list[Any] = []
         self._status: dict[str, Any] | None = None
-        self._wake: tuple[int, int] | None = None
-        self._waiting = 0
+        self._waker = _core.Waker()
         self._poller: _core.Epoll | None = None
         self._sockopts: list[tuple[int, int, Any]] = []
         self.closed = False
@@ -292,7 +291,7 @@ class Engine(RequestMethods):  # type: ignore[misc]
             if error.errno != errno.ENOBUFS:
                 raise
             # Some answer was dropped and nobody knows whose: each waiting conversation hears of it.
-            for queue in self.pending.values():
+            for queue in tuple(self.pending.values()):
                 queue.append(error)
             return
         seq = sequence_of(data)
@@ -468,6 +467,9 @@ class Engine(RequestMethods):  # type: ignore[misc]
         with self.lock:
             if self.events is None:
                 self.events = self.socket if self.use_socket is not None else self.open_events()
+                if self.closed:  # meanwhile, by who could not see the new one
+                    self.hang_up()
+                    raise OSError(errno.EBADF, "the handle is closed", self.options["netns"])
                 for level, name, value in self._sockopts:
                     self.events.setsockopt(level, name, value)
                 if self._poller is not None and self.events is not self.transport:
@@ -501,12 +503,8 @@ class Engine(RequestMethods):  # type: ignore[misc]
         """The next datagram that answers no request of this handle."""
         deadline = None if timeout is None else time.monotonic() + timeout
         self.check_owner()
-        with self.lock:
-            transport, events = self.socket, self.events
-            if self._wake is None:
-                self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-            fds = {source.fileno() for source in (transport, events) if source is not None} - {-1}
-            fds.add(self._wake[0])
+        transport, events = self.socket, self.events
+        sources = [transport] if events is None or events is transport else [transport, events]
         while True:
             with self.lock:
                 if self.closed:
@@ -525,15 +523,8 @@ class Engine(RequestMethods):  # type: ignore[misc]
                     pass
                 if self.strays:
                     continue
-                self._waiting += 1
-            try:
-                left = None if deadline is None else max(deadline - time.monotonic(), 0)
-                if not _core.wait_readable(*fds, timeout=left) and left is not None:
-                    raise TimeoutError(f"no event within {timeout} s")
-            finally:
-                with self.lock:
-                    self._waiting -= 1
-                    self.release_wake()
+            if not self._waker.wait(sources, None if deadline is None else max(deadline - time.monotonic(), 0)):
+                raise TimeoutError(f"no event within {timeout} s")
 
     def pump_ready(self) -> None:
         """`pump`, but only what has arrived already."""
@@ -551,6 +542,8 @@ class Engine(RequestMethods):  # type: ignore[misc]
                 self._poller = _core.Epoll(transport.fileno())
                 if self.events is not None and self.events is not self.transport:
                     self._poller.add(self.events.fileno())
+                if self.closed:
+                    self._poller.close()
             return self._poller.fileno()
 
     def send(self, data: Any, flags: int = 0) -> int:
@@ -568,11 +561,8 @@ class Engine(RequestMethods):  # type: ignore[misc]
         """Call in the namespace of the handle, whatever the reference it was opened with means by now."""
         if self.use_socket is not None or (self.options["netns"] is None and self.options["pid"] is None):
             return func(*args)
-        nsfd = self.socket.netns_fd()
-        try:
+        with self.socket.netns_fd() as nsfd:
             return netns.run_in(nsfd, func, *args)
-        finally:
-            os.close(nsfd)
 
     async def poll(
         self,
@@ -603,21 +593,15 @@ class Engine(RequestMethods):  # type: ignore[misc]
         await Pause(seconds)
 
     def close(self, code: int = errno.ECONNRESET) -> None:
-        if self.owner != os.getpid():
-            self.lock = RLock()
+        # Without the lock: this thread may hold it, in the middle of anything, if a signal handler or a finalizer closes.
+        # Who opens something looks at `closed` once it can be seen here.
         self.closed = True
-        self.hang_up()  # not behind the lock: who holds it may be waiting for an answer, and is woken by this
-        with self.lock:
-            self.hang_up()  # what was being opened meanwhile
-            if self._status is not None:
-                self._status["closed"] = True
-            if self._waiting and self._wake is not None:
-                os.write(self._wake[1], b"\0")
-            self.release_wake()
-            if self._poller is not None:
-                self._poller.close()
-            self.pending.clear()
-            self.strays.clear()
+        self.hang_up()
+        self._waker.wake()
+        if self._status is not None:
+            self._status["closed"] = True
+        if self._poller is not None:
+            self._poller.close()
 
     def hang_up(self) -> None:
         for transport in (self.events, self.transport):
@@ -631,10 +615,3 @@ class Engine(RequestMethods):  # type: ignore[misc]
 
     def __repr__(self) -> str:
         return f"<{self.face} {self.options['netns']!r}>"
-
-    def release_wake(self) -> None:
-        """Close the wake-up pipe once nobody waits on it. The caller holds the lock."""
-        if self.closed and not self._waiting and self._wake is not None:
-            os.close(self._wake[0])
-            os.close(self._wake[1])
-            self._wake = None

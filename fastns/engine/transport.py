@@ -13,7 +13,7 @@ from pyroute2.netlink import NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP, SO
 
 import fastns.netns
 import fastns.proxy
-from fastns._core import NetlinkSocket, poll_readable
+from fastns._core import NetlinkSocket, borrowed, poll_readable
 
 TRANSPORTS = ("auto", "direct", "relay")
 DUMP_POLICIES = ("retry", "raise", "flag")
@@ -118,12 +118,8 @@ def open_direct(options: dict[str, Any]) -> NetlinkSocket:
         return NetlinkSocket(fileno=options["fileno"], **settings)
     if reference is None and pid is None:
         return NetlinkSocket(**settings)
-    nsfd, owned = fastns.netns.open_ref(reference, options["flags"], pid=pid, libc=options["libc"])
-    try:
+    with fastns.netns.open_ref(reference, options["flags"], pid=pid, libc=options["libc"]) as nsfd:
         return NetlinkSocket(nsfd, filename=reference if pid is None else pid, **settings)
-    finally:
-        if owned:
-            os.close(nsfd)
 
 
 def open_relay(relay: Any, options: dict[str, Any]) -> Any:
@@ -164,17 +160,13 @@ def open_beside(transport: Any, relay: Any, options: dict[str, Any], **settings:
         return relay.open(options["netns"], pid=options["pid"], beside=transport, **settings)
     try:
         # Never by the reference: the name may mean another namespace by now.
-        nsfd = transport.netns_fd()
-        owned = True
+        opened = transport.netns_fd()
     except PermissionError:
         if options["netns"] is None and options["pid"] is None:
-            nsfd, owned = -1, False
+            opened = borrowed(-1)
         else:
-            nsfd, owned = fastns.netns.open_ref(options["netns"], 0, pid=options["pid"])
-    try:
+            opened = fastns.netns.open_ref(options["netns"], 0, pid=options["pid"])
+    with opened as nsfd:
         if relay is None:
             return NetlinkSocket(nsfd, filename=options["netns"], force=True, **settings)
         return relay.open(None if nsfd < 0 else nsfd, **settings)
-    finally:
-        if owned:
-            os.close(nsfd)

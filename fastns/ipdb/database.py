@@ -20,7 +20,7 @@ from typing import Any
 from pyroute2.ipdb import CommitException
 from pyroute2.netlink.rtnl import RTMGRP_DEFAULTS, rt_proto
 
-from fastns.ipdb.events import EventQueue, EventReader, Watchdog, run_callbacks
+from fastns.ipdb.events import SYNC_TIMEOUT, EventQueue, EventReader, Watchdog, run_callbacks
 from fastns.ipdb.exceptions import PartialCommitException, exception_of_both, tolerated
 from fastns.ipdb.interfaces import Interfaces, InterfacesByKey
 from fastns.ipdb.links import Interface
@@ -31,8 +31,7 @@ from fastns.ipdb.values import AddressSet, LinkedSet
 from fastns.ipdb.views import PARTS, Views
 from fastns.iproute import IPRoute
 
-riders: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  # handles and how many databases ride on them
-riders_lock = threading.Lock()
+riders: weakref.WeakKeyDictionary[Any, set[int]] = weakref.WeakKeyDictionary()  # handles and the databases on them
 
 late_kinds = ("vlan", "vxlan", "gre", "tuntap", "vti", "vti6", "vrf", "xfrm")
 last_kinds = ("bridge", "bond")
@@ -85,7 +84,6 @@ class IPDB(Views):
         if ignore_rtables is None:
             ignore_rtables = ()
         self._ignore_rtables = frozenset((ignore_rtables,) if isinstance(ignore_rtables, int) else ignore_rtables)
-        self._release_lock = threading.Lock()
         self._interfaces = Interfaces(self)
         self._routes = Routes(self)
         self._rules = Rules(self)
@@ -97,20 +95,17 @@ class IPDB(Views):
             spec = dict(sources[0]) if sources else {}
             nl = IPRoute(spec.get("netns"), rcvbuf=rcvbuf, sndbuf=sndbuf)
         self.nl = nl
-        with riders_lock:
-            riders[nl] = riders.get(nl, 0) + 1
+        riders.setdefault(nl, set()).add(id(self))
         try:
             for item in callbacks or ():
                 self.register_callback(*(item if isinstance(item, (tuple, list)) else (item,)))
             self._reader = EventReader(self)
         except BaseException:
             if not own:
-                with riders_lock:
-                    riders[nl] += 1  # it stays the caller's
+                riders[nl].add(0)  # it stays the caller's
             self.release()
             if not own:
-                with riders_lock:
-                    riders[nl] -= 1
+                riders[nl].discard(0)
             raise
 
     # parts
@@ -209,7 +204,7 @@ class IPDB(Views):
         elif mode == "post":
             self._post_callbacks[key] = callback
             if self._callback_thread is None:
-                self._callback_queue = queue.Queue(8192)
+                self._callback_queue = queue.SimpleQueue()
                 self._callback_thread = threading.Thread(
                     target=run_callbacks,
                     args=(weakref.ref(self), self._callback_queue),
@@ -428,39 +423,46 @@ class IPDB(Views):
             self._cond.notify_all()
 
     def release(self) -> None:
-        """End the thread, forget everything and close `nl`, unless another database rides on it. Twice is fine."""
-        with self._release_lock:
-            if self._stop:
-                return
-            self._stop = True
-            if self._pid != os.getpid():
-                return
-            reader, self._reader = self._reader, None
-            if reader is not None:
-                reader.stop()
-            thread, self._callback_thread = self._callback_thread, None
-            if thread is not None and self._callback_queue is not None:
-                self._callback_queue.put(None)
-                if threading.current_thread() is not thread:
-                    thread.join()
-            for source in tuple(self._queues):
-                source._put(RuntimeError("the database is released"))
-            with self._cond:
-                self._interfaces.clear()
-                self._addresses.clear()
-                self._neighbours.clear()
-                for table in self._routes.tables.values():
-                    table.idx.clear()
-                dict.clear(self._rules)
-                self._cond.notify_all()
-            with riders_lock:
-                left = riders.get(self.nl, 1) - 1
-                if left > 0:
-                    riders[self.nl] = left
-                else:
-                    riders.pop(self.nl, None)
-            if left <= 0:
-                self.nl.close()
+        """End the threads, forget everything and close `nl`, unless another database rides on it. Twice is fine.
+
+        Any thread may call it, a signal handler and a finalizer too. Threads that cannot end yet, because the caller
+        was interrupted where it holds what they need, or a callback does not return within 5 seconds, end later.
+        """
+        if self._stop:
+            return
+        self._stop = True
+        if self._pid != os.getpid():
+            return
+        wait = not self._cond._is_owned()  # type: ignore[attr-defined]  # or the reader may be waiting for this thread
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.stop(wait)
+        thread, self._callback_thread = self._callback_thread, None
+        if thread is not None and self._callback_queue is not None:
+            self._callback_queue.put(None)
+            if wait and threading.current_thread() is not thread:
+                thread.join(SYNC_TIMEOUT)
+        for source in tuple(self._queues):
+            source._put(RuntimeError("the database is released"))
+        if wait and self._cond.acquire(timeout=SYNC_TIMEOUT):
+            try:
+                self._forget()
+            finally:
+                self._cond.release()
+        others = riders.get(self.nl, set())
+        others.discard(id(self))
+        if not others:
+            riders.pop(self.nl, None)
+            self.nl.close()
+
+    def _forget(self) -> None:
+        self._interfaces.clear()
+        self._addresses.clear()
+        self._neighbours.clear()
+        for table in self._routes.tables.values():
+            table.idx.clear()
+        dict.clear(self._rules)
+        self._cond.notify_all()
 
     def __enter__(self) -> IPDB:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import struct
@@ -41,17 +42,18 @@ class EventStream:
     """Events of the namespace a handle is in, on a transport of their own. Read by one thread only."""
 
     def __init__(self) -> None:
-        self.wake_r, self.wake_w = os.pipe()
+        self.waker = _core.Waker()
         self.stopped = False
 
-    def wait(self, fd: int) -> bool:
+    def wait(self, source: Any) -> bool:
         """Wait for data; False when the stream has been stopped."""
-        _core.wait_readable(fd, self.wake_r)
+        self.waker.wait((source,))
         return not self.stopped
 
     def stop(self) -> None:
+        """Without a lock: a signal handler may do it, whatever it interrupts."""
         self.stopped = True
-        os.write(self.wake_w, b"x")
+        self.waker.wake()
 
     def read(self) -> list[Any] | None:
         """The next messages, None when stopped."""
@@ -65,8 +67,7 @@ class EventStream:
         """All that `read()` has returned so far is in the views."""
 
     def close(self) -> None:
-        os.close(self.wake_r)
-        os.close(self.wake_w)
+        self.waker.wake()
 
 
 class PyrouteSocket:
@@ -110,7 +111,7 @@ class TransportStream(EventStream):
         super().__init__()
 
     def read(self) -> list[Any] | None:
-        while self.wait(self.transport.fileno()):
+        while self.wait(self.transport):
             messages: list[Any] = []
             try:
                 while len(messages) < 1000:
@@ -147,19 +148,23 @@ class TransportStream(EventStream):
             self.waiting[seq] = event
             size = NLMSGHDR.size + IFINFOMSG.size
             head = NLMSGHDR.pack(size, RTM_GETLINK, NLM_F_REQUEST, seq, 0)
-            self.transport.send(head + IFINFOMSG.pack(AF_UNSPEC, 0, LOOPBACK, 0, 0))
+            try:
+                self.transport.send(head + IFINFOMSG.pack(AF_UNSPEC, 0, LOOPBACK, 0, 0))
+            except OSError:
+                if self.stopped:  # meanwhile, and the reader has closed it
+                    return False
+                raise
         try:
-            return event.wait(timeout)
+            return event.wait(timeout) and not self.stopped
         finally:
             del self.waiting[seq]
 
-    def stop(self) -> None:
-        with self.lock:
-            super().stop()
-
     def close(self) -> None:
+        self.stopped = True
         self.transport.close()
         super().close()
+        for event in tuple(self.waiting.values()):
+            event.set()
 
 
 def named(messages: list[Any]) -> list[Any]:
@@ -184,7 +189,7 @@ class HandleStream(EventStream):
         super().__init__()
 
     def read(self) -> list[Any] | None:
-        if not self.wait(self.handle.fileno()):
+        if not self.wait(self.handle):
             return None
         return named(list(self.handle.get()))
 
@@ -273,15 +278,13 @@ class EventReader:
             stream.mark()
             stream.close()
 
-    def stop(self) -> None:
+    def stop(self, wait: bool) -> None:
         stream = self.stream
         if self.thread.is_alive():
-            try:
+            if stream is not None:
                 stream.stop()
-            except OSError:
-                pass
-            if threading.current_thread() is not self.thread:
-                self.thread.join()
+            if wait and threading.current_thread() is not self.thread:
+                self.thread.join(SYNC_TIMEOUT)
 
     def is_current(self) -> bool:
         return threading.current_thread() is self.thread
@@ -348,11 +351,11 @@ class EventQueue:
         self._size = qsize
         self._block = block
         self._timeout = timeout
-        self._queue: queue.Queue[Any] | None = None
+        self._queue: queue.SimpleQueue[Any] | None = None  # whose put() a signal handler may call
         self.dropped = 0
 
     def __enter__(self) -> EventQueue:
-        self._queue = queue.Queue(self._size)
+        self._queue = queue.SimpleQueue()
         self._ipdb._queues.add(self)
         return self
 
@@ -364,13 +367,13 @@ class EventQueue:
         source = self._queue
         if source is None:
             return
-        try:
-            source.put_nowait(item)
-            if self.dropped:
-                log.warning("dropped %d events", self.dropped)
-                self.dropped = 0
-        except queue.Full:
+        if 0 < self._size <= source.qsize():
             self.dropped += 1
+            return
+        source.put(item)
+        if self.dropped:
+            log.warning("dropped %d events", self.dropped)
+            self.dropped = 0
 
     def __iter__(self) -> EventQueue:
         if self._queue is None:

@@ -21,6 +21,7 @@ from fastns.ipdb.routes import Route, Routes, fields_of_route
 from fastns.ipdb.rules import Rules
 from fastns.ipdb.values import AddressSet, LinkedSet, Stable
 
+CALLBACKS_WAITING = 8192  # events at most
 PARTS = ("interfaces", "routes", "rules")
 SETTLE_TIMEOUT = 0.25  # seconds: the longest a commit waits for an event that may not come (a set alias sends none)
 
@@ -47,7 +48,7 @@ class Views:
         self._stale: set[int] = set()
         self._pre_callbacks: dict[Any, Any] = {}
         self._post_callbacks: dict[Any, Any] = {}
-        self._callback_queue: queue.Queue[Any] | None = None
+        self._callback_queue: queue.SimpleQueue[Any] | None = None
         self._queues: set[EventQueue] = set()
         self._watchdogs: set[Watchdog] = set()
 
@@ -216,9 +217,9 @@ class Views:
             for source in tuple(self._queues):
                 source._put(msg)
             if self._callback_queue is not None and self._post_callbacks:
-                try:
-                    self._callback_queue.put_nowait(msg)
-                except queue.Full:
+                if self._callback_queue.qsize() < CALLBACKS_WAITING:
+                    self._callback_queue.put(msg)
+                else:
                     log.warning("dropped an event: the callbacks are too slow")
         if self._broken is None:
             return True

@@ -71,14 +71,12 @@ def exists(netns: Optional[Ref], *, pid: Optional[int] = None) -> bool:
     Raises: ValueError, TypeError as `open_ref`; PermissionError.
     """
     try:
-        nsfd, owned = open_ref(netns, pid=pid)
+        with open_ref(netns, pid=pid):
+            return True
     except OSError as error:
         if isinstance(error, PermissionError):
             raise
         return False
-    if owned:
-        os.close(nsfd)
-    return True
 
 
 class NetnsInfo(NamedTuple):
@@ -109,17 +107,14 @@ def info(netns: Optional[Ref], *, pid: Optional[int] = None) -> NetnsInfo:
     if pid is None and is_place(netns):
         path = os.fsdecode(place_of(netns).path)
     try:
-        nsfd, owned = open_ref(netns, pid=pid)
+        opened = open_ref(netns, pid=pid)
     except OSError:
         if path is None or pid is not None or not is_dead(os.fsencode(path)):
             raise
         return NetnsInfo(ref, path, False, None, None, None, ())
-    try:
+    with opened as nsfd:
         found = os.fstat(nsfd)
         nsid = nsid_of(nsfd)
-    finally:
-        if owned:
-            os.close(nsfd)
     key = found.st_dev, found.st_ino
     pids = tuple(sorted(pid for pid, other in process_namespaces() if other == key))
     return NetnsInfo(ref, path, True, found.st_dev, found.st_ino, nsid, pids)

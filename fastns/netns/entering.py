@@ -29,25 +29,15 @@ def setns(netns: Ref, flags: int = os.O_CREAT, libc: Any = None, fork: bool = Tr
     Raises: as `open_ref`; PermissionError; AttributeError if `libc` is no libc object.
     """
     check_libc(libc, "syscall")
-    nsfd, owned = open_ref(netns, flags, libc=libc)
-    try:
+    with open_ref(netns, flags, libc=libc) as nsfd:
         _core.ns_set(nsfd, filename(netns))
-    finally:
-        if owned:
-            os.close(nsfd)
 
 
 class _Saved(threading.local):
     """The namespaces a thread has pushed. Closed with the thread."""
 
     def __init__(self) -> None:
-        self.stack = _Stack()
-
-
-class _Stack(list[int]):
-    def __del__(self) -> None:
-        for fd in self:
-            os.close(fd)
+        self.stack: list[_core.Descriptor] = []
 
 
 _saved = _Saved()
@@ -62,18 +52,11 @@ def pushns(newns: Optional[Ref] = None, libc: Any = None) -> None:
     stack = _saved.stack
     # Opened before anything else: what is saved must not get the number of a closed descriptor given as newns.
     check_libc(libc, "syscall")
-    nsfd, owned = open_ref(newns, os.O_CREAT, libc=libc) if newns is not None else (-1, False)
-    try:
-        stack.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
-        if newns is not None:
-            try:
-                _core.ns_set(nsfd, filename(newns))
-            except BaseException:
-                os.close(stack.pop())
-                raise
-    finally:
-        if owned:
-            os.close(nsfd)
+    if newns is None:
+        _core.ns_push(stack, -1)
+        return
+    with open_ref(newns, os.O_CREAT, libc=libc) as nsfd:
+        _core.ns_push(stack, nsfd, filename(newns))
 
 
 @mockable
@@ -83,15 +66,13 @@ def popns(libc: Any = None) -> None:
     Raises: IndexError if it has saved none; PermissionError, the namespace then stays saved.
     """
     check_libc(libc, "syscall")
-    stack = _saved.stack
-    _core.ns_set(stack[-1], stack[-1])
-    os.close(stack.pop())
+    _core.ns_pop(_saved.stack)
 
 
 @mockable
 def dropns(libc: Any = None) -> None:
     """Forget the namespace the calling thread has saved last. Raises: IndexError if it has saved none."""
-    os.close(_saved.stack.pop())
+    _saved.stack.pop()
 
 
 @mockable
@@ -121,17 +102,8 @@ def create_socket(
     if netns is None:
         return socket.socket(family, socket_type, proto)
     check_libc(libc, "syscall")
-    nsfd, owned = open_ref(netns, flags, libc=libc)
-    try:
-        fd = _core.socket_in(nsfd, family, socket_type, proto, filename(netns))
-    finally:
-        if owned:
-            os.close(nsfd)
-    try:
-        return socket.socket(family, socket_type, proto, fileno=fd)
-    except BaseException:
-        os.close(fd)
-        raise
+    with open_ref(netns, flags, libc=libc) as nsfd:
+        return _core.socket_in(nsfd, socket.socket, family, socket_type, proto, filename(netns))
 
 
 def entered(netns: Optional[Ref], flags: int = 0, *, pid: Optional[int] = None) -> _core.Entered:
@@ -160,9 +132,5 @@ def run_in(netns: Ref, func: Callable[..., T], /, *args: Any, **kwargs: Any) -> 
 
     Privilege: CAP_SYS_ADMIN, in the user namespace that owns the namespace too. Raises: as `open_ref`.
     """
-    nsfd, owned = open_ref(netns)
-    try:
+    with open_ref(netns) as nsfd:
         return cast("T", _core.ns_run(nsfd, lambda: func(*args, **kwargs), filename(netns)))
-    finally:
-        if owned:
-            os.close(nsfd)

@@ -29,11 +29,8 @@ def _create(netns: Ref, libc: Any = None, pid: Optional[int] = None) -> None:
         return
     path = pid_path(pid)
     refuse_taken(place)
-    nsfd = open_process(path)
-    try:
+    with open_process(path) as nsfd:
         _core.ns_bind(nsfd, place.directory, place.path, is_run_dir(place), place.ref)
-    finally:
-        os.close(nsfd)
 
 
 @mockable

@@ -22,13 +22,21 @@ from fastns.netns.reference import (
 )
 
 
-def open_process(path: str) -> int:
+def open_process(path: str) -> _core.Descriptor:
     """A descriptor of the namespace of the process whose `pid_path` this is."""
     return _core.ns_open(path.encode(), path, "open /proc/PID/ns/net")
 
 
-def open_ref(netns: Optional[Ref], flags: int = 0, *, pid: Optional[int] = None, libc: Any = None) -> tuple[int, bool]:
+def open_ref(
+    netns: Optional[Ref], flags: int = 0, *, pid: Optional[int] = None, libc: Any = None
+) -> _core.Descriptor:
     """An open descriptor of the namespace, and whether the caller has to close it.
+
+        with open_ref("blue") as nsfd:
+            ...
+        nsfd, owned = open_ref("blue")
+
+    In the first way it is closed at the end of the block if it is to be closed, whatever interrupts the block.
 
     `flags`: `os.O_CREAT` makes a namespace that is missing, with `os.O_EXCL` it must be missing, as in open(2).
     `pid` gives the namespace of a process instead; `netns` is None then.
@@ -40,15 +48,15 @@ def open_ref(netns: Optional[Ref], flags: int = 0, *, pid: Optional[int] = None,
     if pid is not None:
         if netns is not None:
             raise TypeError("a namespace is given by a reference or by pid=, not by both")
-        return open_process(pid_path(pid)), True
+        return open_process(pid_path(pid))
     if is_place(netns):
         place = place_of(netns)
         if flags & os.O_CREAT:
-            return open_or_create(place, flags, libc), True
-        return _core.ns_open(place.path, place.ref), True
+            return open_or_create(place, flags, libc)
+        return _core.ns_open(place.path, place.ref)
     fd = descriptor(netns)
     _core.ns_check(fd, fd)
-    return fd, False
+    return _core.borrowed(fd)
 
 
 @mockable
@@ -58,10 +66,11 @@ def getnsfd(netns: Ref, flags: int = 0, libc: Any = None, fork: bool = True) -> 
 
     `flags` as in open(2): os.O_CREAT, os.O_CREAT | os.O_EXCL. `libc` and `fork` are not used. Errors: `open_ref`.
     """
-    return open_ref(netns, flags, libc=libc)[0]
+    fd: int = open_ref(netns, flags, libc=libc)[0]
+    return fd
 
 
-def open_or_create(place: Place, flags: int, libc: Any) -> int:
+def open_or_create(place: Place, flags: int, libc: Any) -> _core.Descriptor:
     exclusive = flags & os.O_EXCL
     for attempt in range(64):
         if not exclusive:
@@ -77,7 +86,9 @@ def open_or_create(place: Place, flags: int, libc: Any) -> int:
                 continue
         check_libc(libc, "mount")
         try:
-            return make(place, keep=True)
+            made = make(place, keep=True)
+            assert made is not None
+            return made
         except FileExistsError:
             if exclusive:
                 raise
@@ -93,7 +104,7 @@ def is_fresh(path: bytes) -> bool:
     return is_bare(found) and -0.25 < time.time() - found.st_ctime < 0.25
 
 
-def make(place: Place, *, keep: bool = False) -> int:
+def make(place: Place, *, keep: bool = False) -> Optional[_core.Descriptor]:
     """Make a namespace with that name; with `keep` the result is an open descriptor of it."""
     refuse_taken(place)
     return _core.ns_create(place.directory, place.path, is_run_dir(place), keep, place.ref)

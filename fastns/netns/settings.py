@@ -42,14 +42,11 @@ class Sysctl:
         return os.fsencode("/proc/sys/" + "/".join(name_parts))
 
     def _inside(self, call: Callable[..., T], name: str, *args: bytes) -> T:
-        nsfd, owned = open_ref(self._netns)
-        try:
-            return call(nsfd, *args, self._ref)
-        except OSError as error:
-            raise OSError(error.errno, f"{error.strerror} ({name})", self._ref) from None
-        finally:
-            if owned:
-                os.close(nsfd)
+        with open_ref(self._netns) as nsfd:
+            try:
+                return call(nsfd, *args, self._ref)
+            except OSError as error:
+                raise OSError(error.errno, f"{error.strerror} ({name})", self._ref) from None
 
     def __getitem__(self, name: str) -> str:
         """The value, without the newline at its end. Raises: FileNotFoundError, PermissionError; as `open_ref`."""

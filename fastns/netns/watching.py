@@ -9,6 +9,7 @@ import struct
 import time
 import warnings
 from collections import deque
+from contextlib import suppress
 from typing import NamedTuple, Optional, Union
 
 from fastns import _core
@@ -40,13 +41,15 @@ class Watch:
         self._known: set[str] = set()  # reported, or there from the start
         self._pending: set[str] = set()  # mount points without a mount
         self._wait_ms = 0
-        self._inotify = self._timer = -1
+        self._inotify = self._timer = _core.borrowed(-1)
+        self._waker = _core.Waker()
+        self._sleepers: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()  # tasks that wait
         self._epoll: Optional[_core.Epoll] = None
         self._wd = -1
         try:
             self._inotify = _core.inotify_open()
             self._timer = _core.timer_open()
-            self._epoll = _core.Epoll(self._inotify, self._timer)
+            self._epoll = _core.Epoll(self._inotify.fileno(), self._timer.fileno())
             self._follow()
             self._compare()
             self._events.clear()
@@ -73,7 +76,7 @@ class Watch:
 
     def _is_alive(self, name: str) -> bool:
         try:
-            os.close(_core.ns_open(self._directory + b"/" + os.fsencode(name), name))
+            _core.ns_open(self._directory + b"/" + os.fsencode(name), name)
         except OSError:
             return False
         return True
@@ -113,8 +116,9 @@ class Watch:
     def _pump(self) -> None:
         """Take in what the kernel has, without waiting."""
         while True:
-            data = _core.read_ready(self._inotify)
-            if data is None:
+            try:
+                data = self._inotify.read(65536)
+            except BlockingIOError:
                 break
             offset = 0
             while offset < len(data):
@@ -123,7 +127,10 @@ class Watch:
                 name = os.fsdecode(data[offset : offset + length].rstrip(b"\0"))
                 offset += length
                 self._take(wd, mask, name)
-        _core.read_ready(self._timer)
+        try:
+            self._timer.read(8)
+        except BlockingIOError:
+            pass
         for name in list(self._pending):
             self._appeared(name)
         if self._pending:
@@ -168,7 +175,7 @@ class Watch:
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
                 raise TimeoutError(errno.ETIMEDOUT, "no namespace was created or removed")
-            _core.wait_readable(self._check().fd, timeout=left)
+            self._waker.wait((self._check(),), left)
 
     def __iter__(self) -> Watch:
         return self
@@ -180,6 +187,10 @@ class Watch:
             return self.get(self._timeout)
         except TimeoutError:
             raise StopIteration from None
+        except OSError:
+            if self._epoll is None:  # closed meanwhile
+                raise StopIteration from None
+            raise
 
     def __aiter__(self) -> Watch:
         return self
@@ -191,6 +202,10 @@ class Watch:
             return await asyncio.wait_for(self._anext(), self._timeout)
         except asyncio.TimeoutError:
             raise StopAsyncIteration from None
+        except OSError:
+            if self._epoll is None:
+                raise StopAsyncIteration from None
+            raise
 
     async def _anext(self) -> NetnsEvent:
         loop = asyncio.get_running_loop()
@@ -199,11 +214,15 @@ class Watch:
             if event is not None:
                 return event
             ready = asyncio.Event()
+            sleeper = (loop, ready)
             fd = self.fileno()
             loop.add_reader(fd, ready.set)
+            self._sleepers.add(sleeper)
             try:
-                await ready.wait()
+                if not self.closed:
+                    await ready.wait()
             finally:
+                self._sleepers.discard(sleeper)
                 loop.remove_reader(fd)
 
     def fileno(self) -> int:
@@ -215,14 +234,15 @@ class Watch:
         return self._epoll is None
 
     def close(self) -> None:
-        """Idempotent."""
+        """End the iteration, in whatever thread it waits. Twice is fine, and so is a signal handler or a finalizer."""
         epoll, self._epoll = self._epoll, None
-        if epoll is not None:
-            epoll.close()
-        for fd in (self._inotify, self._timer):
-            if fd >= 0:
-                os.close(fd)
-        self._inotify = self._timer = -1
+        self._waker.wake()
+        for loop, ready in tuple(self._sleepers):
+            with suppress(RuntimeError):  # the loop is closed, and nobody waits
+                loop.call_soon_threadsafe(ready.set)
+        for file in (epoll, self._inotify, self._timer):
+            if file is not None:
+                file.close()
 
     def __enter__(self) -> Watch:
         return self

@@ -16,19 +16,16 @@ def link(fd: int) -> str:
     return f"net:[{os.fstat(fd).st_ino}]"
 
 
-def open_udp(fd: int) -> int:
-    return _core.socket_in(fd, socket.AF_INET, socket.SOCK_DGRAM, 0, "the-name")
+def open_udp(fd: int) -> socket.socket:
+    return _core.socket_in(fd, socket.socket, socket.AF_INET, socket.SOCK_DGRAM, 0, "the-name")
 
 
 def check_udp(fd: int) -> None:
     """A socket can be opened inside fd, is inside, and the thread is where it was."""
     before = here()
-    sock = open_udp(fd)
-    try:
-        assert socket_namespace(sock) == link(fd)
-        assert not os.get_inheritable(sock)
-    finally:
-        os.close(sock)
+    with open_udp(fd) as sock:
+        assert socket_namespace(sock.fileno()) == link(fd)
+        assert not sock.get_inheritable()
     assert here() == before
 
 

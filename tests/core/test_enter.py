@@ -15,6 +15,7 @@ import faults
 import pytest
 from entering import blocked_signals, check_udp, link, open_udp
 from faults import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER, here, in_child, socket_namespace, survives
+from programs import script
 
 from fastns import _core
 from fastns import netns as ns
@@ -32,8 +33,8 @@ def test_socket_is_inside_and_the_thread_at_home(nsfd):
 def test_minus_one_is_the_present_namespace(nsfd):
     with ns.entered(nsfd):
         sock = open_udp(-1)
-    assert socket_namespace(sock) == link(nsfd)
-    os.close(sock)
+    assert socket_namespace(sock.fileno()) == link(nsfd)
+    sock.close()
 
 
 def test_no_thread_where_the_return_is_proven(nsfd):
@@ -82,7 +83,7 @@ def test_signals_wait_until_the_thread_is_home(nsfd):
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         faults.supervise("setns", judge)
         sock = open_udp(nsfd)
-        os.close(sock)
+        sock.close()
         assert [n for n, _, _ in inside] == [1, 2, 3]
         for _, is_main, blocked in inside:
             assert is_main
@@ -197,7 +198,7 @@ def test_deleted_namespace_lives_on_in_its_descriptor(nsname):
 def test_failing_operation_inside(nsfd):
     before = here()
     with pytest.raises(OSError, match="socket") as caught:
-        _core.socket_in(nsfd, 255, socket.SOCK_RAW, 0, "the-name")
+        _core.socket_in(nsfd, socket.socket, 255, socket.SOCK_RAW, 0, "the-name")
     assert caught.value.errno in (errno.EAFNOSUPPORT, errno.EINVAL)
     assert here() == before
 
@@ -218,7 +219,7 @@ def test_no_descriptor_left(nsfd):
             if free:
                 os.close(held.pop())
             try:
-                os.close(open_udp(nsfd))
+                open_udp(nsfd).close()
             except OSError as error:
                 assert error.errno == errno.EMFILE
                 assert free < 2
@@ -325,7 +326,7 @@ def test_without_proc(nsfd):
         before = here()
         proc = os.open("/proc", os.O_RDONLY)
         faults.call(faults.libc.mount(b"none", b"/proc", b"tmpfs", 0, None))
-        os.close(open_udp(nsfd))
+        open_udp(nsfd).close()
         with pytest.raises(FileNotFoundError, match="/proc/thread-self/ns/net"):
             _core.ns_new("x")
         os.fchdir(proc)
@@ -565,3 +566,26 @@ def test_new_user_namespace_needs_one_thread():
         faults.call(faults.libc.unshare(CLONE_NEWUSER))
 
     survives(body)
+
+
+WITHOUT_PROC = """
+import os, subprocess, sys
+from fastns import netns
+here = os.stat("/proc/thread-self/ns/net").st_ino
+subprocess.run(["umount", "-l", "/proc"], check=True)
+name = sys.argv[1]
+for attempt in (lambda: netns.entered(name).__enter__(), lambda: netns.pushns(name), lambda: netns.create(name + "-made")):
+    try:
+        attempt()
+    except FileNotFoundError as error:
+        assert "/proc is not mounted" in str(error), error
+    else:
+        raise AssertionError(attempt)
+assert netns.run_in(name, os.getpid) == os.getpid()
+netns.create_socket(name).close()
+assert not netns.exists(name + "-made")
+"""
+
+
+def test_without_proc_the_error_names_it_and_a_thread_goes(netns):
+    script(WITHOUT_PROC, netns, prefix=("unshare", "-m"))

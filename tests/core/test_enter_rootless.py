@@ -28,11 +28,10 @@ def test_throw_away_thread(nsname):
         fd = _core.ns_new("x")
         check_udp(fd)
         for _ in range(50):
-            os.close(open_udp(fd))
+            open_udp(fd).close()
         assert os.listdir("/proc/self/task") == [str(os.getpid())]
         no_return()
-        raw = _core.socket_in(fd, socket.AF_PACKET, socket.SOCK_RAW, 0)
-        os.close(raw)
+        _core.socket_in(fd, socket.socket, socket.AF_PACKET, socket.SOCK_RAW).close()
         assert _core.sysctl_read(fd, b"/proc/sys/net/ipv4/ip_forward") == b"0\n"
         _core.sysctl_write(fd, b"/proc/sys/net/ipv4/ip_forward", b"1\n")
         assert _core.sysctl_read(fd, b"/proc/sys/net/ipv4/ip_forward") == b"1\n"
@@ -103,7 +102,7 @@ def test_throw_away_thread_signals_wait(nsfd):
 
         fd = _core.ns_new("x")
         faults.supervise("setns", judge)
-        os.close(open_udp(fd))
+        open_udp(fd).close()
         # the proof in this thread, the way in in the other
         assert blocked == [(False, 1), (True, 1)]
         os.close(fd)
@@ -257,7 +256,7 @@ def test_no_privilege_at_all(missing, netns, ifname):
         with pytest.raises(PermissionError, match=r"TUNSETIFF.*CAP_NET_ADMIN|/dev/net/tun"):
             _core.tun_create(-1, ifname, 1)
         with pytest.raises(PermissionError, match=r"socket.*CAP_NET_RAW"):
-            _core.socket_in(-1, socket.AF_PACKET, socket.SOCK_RAW)
+            _core.socket_in(-1, socket.socket, socket.AF_PACKET, socket.SOCK_RAW)
         # what needs none
         assert ns.exists(netns)
         assert netns in ns.listnetns()

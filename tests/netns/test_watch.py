@@ -119,7 +119,7 @@ def test_watch_after_a_loss(missing, netns):
         ns.remove(netns)
         while True:  # what the kernel drops when its queue is full
             try:
-                os.read(watch._inotify, 65536)
+                watch._inotify.read(65536)
             except BlockingIOError:
                 break
         watch._take(-1, 0x4000, "")

@@ -367,12 +367,8 @@ def test_more_sockets_follow_the_handle_not_the_name(netns, options):
             with ns.monitor() as events:
                 writer.link("set", index=1, state="up")
                 assert events.get(WAIT)["state"] == "up"
-            first, second = ns.asyncore.transport.netns_fd(), writer.asyncore.transport.netns_fd()
-            try:
+            with ns.asyncore.transport.netns_fd() as first, writer.asyncore.transport.netns_fd() as second:
                 assert os.path.samestat(os.fstat(first), os.fstat(second))
-            finally:
-                os.close(first)
-                os.close(second)
 
 
 # -- what it keeps
