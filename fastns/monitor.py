@@ -12,7 +12,6 @@ import asyncio
 import errno
 import socket
 import time
-from _thread import RLock
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from functools import partial
 from typing import Any, Callable, TypeVar
 
