@@ -73,14 +73,15 @@ class Proxy:
     use this proxy while it is alive.
 
     Of its rights the process keeps CAP_SYS_ADMIN, CAP_NET_ADMIN and CAP_NET_BROADCAST (where it has and needs them);
-    no other descriptor, no memory of this process, no terminal, and only the system calls its work takes. See
-    docs/security.md.
+    no other descriptor, no memory of this process, no terminal, no user whose files it could open, and only the system
+    calls its work takes. See docs/security.md.
 
     Threads may share it. In a forked child it is unusable (OSError EBADF) and close() touches only the child's
     copy. The process is not seen by `os.wait()` and sends no SIGCHLD; close() reaps it.
 
-    Raises: OSError naming the step of the start that failed (EAGAIN, ENOMEM: no process; EMFILE: no descriptor).
-    Source: clone(2), socketpair(2), unix(7).
+    Raises: OSError naming the step of the start that failed (EAGAIN, ENOMEM: no process; EMFILE: no descriptor; EINVAL:
+    children of this thread go to another PID namespace; ENOSYS: a policy, and no seccomp to keep it with).
+    Source: clone(2), socketpair(2), unix(7), capabilities(7), landlock(7), seccomp(2).
     """
 
     def __init__(
