@@ -27,7 +27,16 @@ int fns_netns_stat(int fd, struct stat *st)
 
 static int home_open(void)
 {
-    return fns_call_open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+    return proxy.home >= 0 ? proxy.home : fns_call_open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+}
+
+/* With a list it is held only as long as it takes: a request must not find by its number what is not on it. */
+static void home_close(int home)
+{
+    if ((proxy.config.flags & FNS_CONFIG_RESTRICTED) == 0)
+        proxy.home = home;
+    else
+        close_fd(&home);
 }
 
 int fns_netns_find_home(void)
@@ -42,7 +51,7 @@ int fns_netns_find_home(void)
         proxy.here_ino = st.st_ino;
         err = fns_call_setns(home, CLONE_NEWNET);
     }
-    close_fd(&home);
+    home_close(home);
     return err < 0 ? -1 : 0;
 }
 
@@ -129,13 +138,12 @@ int fns_netns_socket(int nsfd, int family, struct failure *f)
         sock = socket_create(family);
         return sock < 0 ? failed(f, FNS_AT_SOCKET, -sock) : sock;
     }
-    /* Held only as long as it takes: a request must not find by its number what is on no list. */
     home = proxy.can_return ? home_open() : -1;
     if (home < 0)
         return helper_create_socket(nsfd, family, f);
     err = fns_call_setns(nsfd, CLONE_NEWNET);
     if (err < 0) {
-        close_fd(&home);
+        home_close(home);
         return failed(f, FNS_AT_SETNS, -err);
     }
     sock = socket_create(family);
@@ -146,6 +154,6 @@ int fns_netns_socket(int nsfd, int family, struct failure *f)
         proxy.here_ino = 0;      /* wherever that is: from now on every socket is made by entering first */
         proxy.can_return = 0;
     }
-    close_fd(&home);
+    home_close(home);
     return sock < 0 ? -1 : sock;
 }

@@ -31,6 +31,7 @@ struct fns_proxy {
     int first;               /* the process it was started from is there: start.c */
     int epoll, parent;
     int can_return;          /* setns to the namespace we are in works, and so does the way back to it */
+    int home;                /* that namespace, where there is no list it could be missing on; else -1 */
     int keeps_namespaces;    /* no right to SIOCGSKNS: channels hold a descriptor */
     dev_t here_dev;          /* the namespace we stand in between requests */
     ino_t here_ino;

@@ -214,7 +214,7 @@ static int prepare(char *stack, struct failure *f)
     int err;
 
     (void)stack;
-    proxy.epoll = proxy.parent = -1;
+    proxy.epoll = proxy.parent = proxy.home = -1;
     proxy.reply.fd[0] = proxy.reply.fd[1] = -1;
     err = fns_call_setsid();
     if (err < 0)
