@@ -265,7 +265,7 @@ static int serve(void *stack)
 #if defined(FASTNS_COVERAGE)
     __gcov_dump();
 #endif
-    fns_call_exit(ready == 0 ? 0 : 1);
+    return ready == 0 ? 0 : 1;
 }
 
 /* The first process: the pid of the second, or -errno. Its own end sets proxy.first to 0. */
