@@ -167,7 +167,7 @@ static void __attribute__((unused)) memory_shed(const char *stack)
     struct span kept[] = {
         pages((uintptr_t)__ehdr_start, (uintptr_t)_end, page),
         pages((uintptr_t)stack, (uintptr_t)stack + STACK, page),
-        pages(shadow, shadow + (shadow != 0 ? page : 0), page),
+        pages(shadow, shadow + (shadow != 0), page),
     };
     enum { KEPT = sizeof(kept) / sizeof(kept[0]) };
 
