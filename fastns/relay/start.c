@@ -104,14 +104,21 @@ struct span {
     uintptr_t low, high;
 };
 
-/* What the kernel has sealed stays (mseal(2)): the pages around it go. */
+/* What the kernel has sealed stays, emptied where it may be written (mseal(2)): the pages around it go. Halves end at
+ * multiples of the largest power of two, as huge pages are not taken apart. */
 static void unmap(uintptr_t low, uintptr_t high, uintptr_t page)
 {
-    uintptr_t middle;
+    uintptr_t half = page, middle;
 
-    if (low >= high || fns_call_munmap(low, high - low) != -EPERM || high - low <= page)
+    if (low >= high || fns_call_munmap(low, high - low) == 0)
         return;
-    middle = (low + (high - low) / 2) & ~(page - 1);
+    if (high - low <= page) {
+        (void)fns_call_madvise((void *)low, page, MADV_DONTNEED);
+        return;
+    }
+    while ((low ^ (high - 1)) / half > 1)
+        half <<= 1;
+    middle = (high - 1) & ~(half - 1);
     unmap(low, middle, page);
     unmap(middle, high, page);
 }
