@@ -162,6 +162,12 @@ static uintptr_t shadow_stack(void)
 
 #if defined(__x86_64__)
     __asm__ volatile("rdsspq %0" : "+r"(at));     /* does nothing where there is none */
+#elif defined(__aarch64__)
+    register uint64_t features __asm__("x16") = 1;
+
+    __asm__ volatile("hint #40" : "+r"(features));    /* chkfeat x16, which does nothing where there is none */
+    if (features == 0)
+        __asm__ volatile("mrs %0, s3_3_c2_c5_1" : "=r"(at));      /* gcspr_el0 */
 #endif
     return at;
 }
