@@ -96,6 +96,8 @@ static int descriptors_reset(struct failure *f)
 
 /* ---- Memory ----------------------------------------------------------------------------------------- */
 
+#if !defined(FASTNS_SANITIZE) && !defined(FASTNS_COVERAGE)   /* what they do takes the whole of libc */
+
 /* Where this library begins and ends: the linker's own names. */
 extern const char __ehdr_start[] __attribute__((visibility("hidden")));
 extern const char _end[] __attribute__((visibility("hidden")));
@@ -174,7 +176,7 @@ static uintptr_t shadow_stack(void)
 
 /* Everything goes but this library and the stack, the shadow one too: the program's heap and stacks, its arguments and
  * environment, all libraries, the kernel's own pages. */
-static void __attribute__((unused)) memory_shed(const char *stack)
+static void memory_shed(const char *stack)
 {
     uintptr_t page = page_size(stack), shadow = shadow_stack(), low = 0;
     struct span kept[] = {
@@ -203,7 +205,7 @@ static void __attribute__((unused)) memory_shed(const char *stack)
 /* What /proc shows of a process's arguments and environment is read from its memory, of what no file is mapped to: from
  * the far end of the stack. Where the kernel does not let us say so, it is where nothing is any more.
  * PR_SET_MM_MAP of PR_SET_MM(2const) */
-static void __attribute__((unused)) title_set(char *stack)
+static void title_set(char *stack)
 {
     static const char title[] = "fastns-proxy";
     char *at = stack + PAGE_MOST;
@@ -218,6 +220,8 @@ static void __attribute__((unused)) title_set(char *stack)
     memcpy(at, title, sizeof(title));
     (void)fns_call_prctl(PR_SET_MM, PR_SET_MM_MAP, (unsigned long)&map, sizeof(map));
 }
+
+#endif
 
 /* ---- The process ------------------------------------------------------------------------------------ */
 
@@ -244,7 +248,7 @@ static int prepare(char *stack, struct failure *f)
     err = fns_call_chdir("/");
     if (err < 0)
         return failed(f, FNS_AT_OPEN, -err);
-#if !defined(FASTNS_SANITIZE) && !defined(FASTNS_COVERAGE)   /* what they do takes the whole of libc */
+#if !defined(FASTNS_SANITIZE) && !defined(FASTNS_COVERAGE)
     memory_shed(stack);
     title_set(stack);
 #endif
