@@ -86,22 +86,30 @@ static int descriptor_ok(struct request *r, struct span value)
     return 1;
 }
 
+/* A name that ends in a star stands for all that begin so. */
 static int has_name(struct span value, const char *name)
 {
     uint32_t at = 0;
 
     while (at < value.len && name[at] != 0 && value.at[at] == (uint8_t)name[at])
         at++;
-    return name[at] == 0 && (at == value.len || value.at[at] == 0);
+    return name[at] == '*' || (name[at] == 0 && (at == value.len || value.at[at] == 0));
 }
 
-/* An attribute 1 with that text, however deep: every nesting keeps attributes on multiples of four. */
-static int names_anywhere(struct span body, const char *name)
+static int has_one_of(struct span value, const char *const *names)
+{
+    while (*names != NULL && !has_name(value, *names))
+        names++;
+    return *names != NULL;
+}
+
+/* An attribute 1 with one of these texts, however deep: every nesting keeps attributes on multiples of four. */
+static int names_anywhere(struct span body, const char *const *names)
 {
     for (; body.len >= sizeof(struct nlattr); body = span_from(body, NLA_ALIGNTO)) {
         struct span rest = body, value;
         uint32_t type;
-        if (attribute_next(&rest, &type, &value) && type == 1 && has_name(value, name))
+        if (attribute_next(&rest, &type, &value) && type == 1 && has_one_of(value, names))
             return 1;
     }
     return 0;
@@ -109,8 +117,10 @@ static int names_anywhere(struct span body, const char *name)
 
 /* ---- Links ------------------------------------------------------------------------------------------ */
 
-/* The kinds that take options: `rtnl_link_ops` of net/ and drivers/net/. "ppp" takes a descriptor and does not work
- * without (IFLA_PPP_DEV_FD, drivers/net/ppp/ppp_generic.c), so it is not here. */
+/* `rtnl_link_ops` of net/ and drivers/net/. Not here: "ppp", which takes a descriptor and does not work without
+ * (IFLA_PPP_DEV_FD, drivers/net/ppp/ppp_generic.c); "wwan", which takes a modem of the machine by its name
+ * (IFLA_PARENT_DEV_NAME, drivers/net/wwan/wwan_core.c); "vsockmon", where all the machine's vsock packets come by
+ * (drivers/net/vsockmon.c). */
 static const struct kind {
     char name[12];
     uint8_t peer;            /* the attribute that is a link of its own, with a namespace of its own */
@@ -126,8 +136,8 @@ static const struct kind {
     {"ip6tnl", 0, 0}, {"ipip", 0, 0}, {"ipoib", 0, 0}, {"ipvlan", 0, 0}, {"ipvtap", 0, 0}, {"lowpan", 0, 0},
     {"macsec", 0, 0}, {"macvlan", 0, 0}, {"macvtap", 0, 0}, {"nlmon", 0, 0}, {"ovpn", 0, 0}, {"pfcp", 0, 0},
     {"rmnet", 0, 0}, {"sit", 0, 0}, {"team", 0, 0}, {"tun", 0, 0}, {"vcan", 0, 0}, {"virt_wifi", 0, 0},
-    {"vlan", 0, 0}, {"vrf", 0, 0}, {"vsockmon", 0, 0}, {"vti", 0, 0}, {"vti6", 0, 0}, {"vxlan", 0, 0},
-    {"wireguard", 0, 0}, {"wwan", 0, 0}, {"xfrm", 0, 0},
+    {"vlan", 0, 0}, {"vrf", 0, 0}, {"vti", 0, 0}, {"vti6", 0, 0}, {"vxlan", 0, 0}, {"wireguard", 0, 0},
+    {"xfrm", 0, 0},
 };
 
 static const struct kind *kind_find(struct span name)
@@ -168,6 +178,8 @@ static int linkinfo_ok(struct request *r, struct span info, int depth)
             if (named++)
                 return 0;
             kind = kind_find(value);
+            if (kind == NULL)
+                return 0;
             break;
         case IFLA_INFO_DATA:
             if (given++)
@@ -269,8 +281,10 @@ static int encap_ok(struct span attributes, uint32_t type_attribute, uint32_t en
     int local = 0;
 
     while (attribute_next(&rest, &type, &value)) {
-        if (type != type_attribute || value.len < sizeof(encap))
+        if (type != type_attribute)
             continue;
+        if (value.len < sizeof(encap))
+            return 0;            /* some kernels read it beyond its end: lwtunnel_valid_encap_type_attr() */
         memcpy(&encap, value.at, sizeof(encap));
         if (encap == ENCAP_BPF)
             return 0;
@@ -344,6 +358,10 @@ static const struct { uint8_t requests, body; } rtnetlink[] = {
     {NEW | DEL | GET, NOTHING_NAMED},    /* 120 tunnel: drivers/net/vxlan/vxlan_vnifilter.c */
 };
 
+/* Kinds of net/sched that take a descriptor: cls_bpf.c, act_bpf.c and, until 6.2, sch_atm.c. That work for a link of another
+ * namespace, and set its size: sch_teql.c. That take targets of iptables, until 6.7: act_ipt.c; see nft_compat.c below. */
+static const char *const traffic_beyond[] = {"bpf", "atm", "teql*", "ipt", "xt", NULL};
+
 static int route_message_ok(struct request *r, uint32_t type, struct span body)
 {
     uint32_t group = (type - RTM_BASE) / 4;
@@ -363,8 +381,7 @@ static int route_message_ok(struct request *r, uint32_t type, struct span body)
     case NEXTHOPS:
         return encap_ok(span_from(body, 8), NEXTHOP_ENCAP_TYPE, NEXTHOP_ENCAP);
     case TRAFFIC:
-        /* The kinds that take a descriptor: cls_bpf.c, act_bpf.c and, until 6.2, sch_atm.c of net/sched. */
-        return !names_anywhere(body, "bpf") && !names_anywhere(body, "atm");
+        return !names_anywhere(body, traffic_beyond);
     default:
         return 1;
     }
@@ -398,13 +415,14 @@ static int diag_message_ok(uint32_t type, struct span body)
  * (nfnetlink_osf.c, nfnetlink_cthelper.c). So is some of what nft_compat.c brings in, and it takes descriptors. */
 static int netfilter_message_ok(uint32_t type, struct span body)
 {
+    static const char *const compat[] = {"match", "target", NULL};
     uint32_t subsystem = type >> 8;
 
     if (subsystem == NFNL_SUBSYS_NONE)
         return type == NFNL_MSG_BATCH_BEGIN || type == NFNL_MSG_BATCH_END;
     if (subsystem > SUBSYSTEM_HOOK || subsystem == SUBSYSTEM_OSF || subsystem == SUBSYSTEM_CTHELPER)
         return 0;
-    return subsystem != NFNL_SUBSYS_NFTABLES || (!names_anywhere(body, "match") && !names_anywhere(body, "target"));
+    return subsystem != NFNL_SUBSYS_NFTABLES || !names_anywhere(body, compat);
 }
 
 static int message_ok(struct request *r, int family, uint32_t type, struct span body)

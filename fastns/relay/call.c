@@ -420,6 +420,11 @@ int fns_call_socketpair(int domain, int type, int protocol, int pair[2])
     return (int)CALL(socketpair, domain, type, protocol, pair);
 }
 
+int fns_call_shutdown(int fd, int how)
+{
+    return (int)CALL(shutdown, fd, how, 0, 0);
+}
+
 int fns_call_bind(int fd, const void *name, socklen_t len)
 {
     return (int)CALL(bind, fd, name, len, 0);

@@ -59,6 +59,7 @@ int fns_call_setresuid(uid_t uid);
 int fns_call_setsid(void);
 int fns_call_seccomp(unsigned int operation, unsigned int flags, const void *argument);
 int fns_call_setsockopt(int fd, int level, int option, const void *value, socklen_t len);
+int fns_call_shutdown(int fd, int how);
 int fns_call_sigaction(int signo, const void *action, size_t set_size);
 int fns_call_sigmask(int how, const uint64_t *set, uint64_t *before);
 int fns_call_socket(int domain, int type, int protocol);

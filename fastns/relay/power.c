@@ -155,6 +155,7 @@ static const struct rule rules[] = {
     {SYS_getsockopt, {{ANY, 0, 0}}},
     {SYS_getsockname, {{ANY, 0, 0}}},
     {SYS_bind, {{EQUAL, 2, sizeof(struct sockaddr_nl)}}},
+    {SYS_shutdown, {{EQUAL, 1, SHUT_RD}}},
     {SYS_socket, {{EQUAL, 0, AF_NETLINK}}},
     {SYS_socketpair, {{EQUAL, 0, AF_UNIX}, {EQUAL, 1, SOCK_SEQPACKET | SOCK_CLOEXEC}}},
     {SYS_openat, {{NONE_OF, 2, O_WRONLY | O_RDWR | O_CREAT | O_TRUNC}}},

@@ -160,10 +160,14 @@ void fns_requests_drain(struct chan *c)
         ;
 }
 
+/* What was sent until now, and no more: a copy of the caller may go on for ever. */
 void fns_requests_drain_all(void)
 {
-    for (uint32_t i = 0; i < proxy.high; i++)
+    for (uint32_t i = 0; i < proxy.high; i++) {
+        if (proxy.chans[i].sock >= 0)
+            (void)fns_call_shutdown(proxy.chans[i].sock, SHUT_RD);
         fns_requests_drain(&proxy.chans[i]);
+    }
 }
 
 void fns_requests_sweep(struct chan *c)

@@ -96,6 +96,8 @@ static int descriptors_reset(struct failure *f)
 
 /* ---- Memory ----------------------------------------------------------------------------------------- */
 
+#if !defined(FASTNS_SANITIZE) && !defined(FASTNS_COVERAGE)   /* what they do takes the whole of libc */
+
 /* Where this library begins and ends: the linker's own names. */
 extern const char __ehdr_start[] __attribute__((visibility("hidden")));
 extern const char _end[] __attribute__((visibility("hidden")));
@@ -104,14 +106,21 @@ struct span {
     uintptr_t low, high;
 };
 
-/* What the kernel has sealed stays (mseal(2)): the pages around it go. */
+/* What the kernel has sealed stays, emptied where it may be written (mseal(2)): the pages around it go. Halves end at
+ * multiples of the largest power of two, as huge pages are not taken apart. */
 static void unmap(uintptr_t low, uintptr_t high, uintptr_t page)
 {
-    uintptr_t middle;
+    uintptr_t half = page, middle;
 
-    if (low >= high || fns_call_munmap(low, high - low) != -EPERM || high - low <= page)
+    if (low >= high || fns_call_munmap(low, high - low) == 0)
         return;
-    middle = (low + (high - low) / 2) & ~(page - 1);
+    if (high - low <= page) {
+        (void)fns_call_madvise((void *)low, page, MADV_DONTNEED);
+        return;
+    }
+    while ((low ^ (high - 1)) / half > 1)
+        half <<= 1;
+    middle = (high - 1) & ~(half - 1);
     unmap(low, middle, page);
     unmap(middle, high, page);
 }
@@ -155,19 +164,25 @@ static uintptr_t shadow_stack(void)
 
 #if defined(__x86_64__)
     __asm__ volatile("rdsspq %0" : "+r"(at));     /* does nothing where there is none */
+#elif defined(__aarch64__)
+    register uint64_t features __asm__("x16") = 1;
+
+    __asm__ volatile("hint #40" : "+r"(features));    /* chkfeat x16, which does nothing where there is none */
+    if (features == 0)
+        __asm__ volatile("mrs %0, s3_3_c2_c5_1" : "=r"(at));      /* gcspr_el0 */
 #endif
     return at;
 }
 
 /* Everything goes but this library and the stack, the shadow one too: the program's heap and stacks, its arguments and
  * environment, all libraries, the kernel's own pages. */
-static void __attribute__((unused)) memory_shed(const char *stack)
+static void memory_shed(const char *stack)
 {
     uintptr_t page = page_size(stack), shadow = shadow_stack(), low = 0;
     struct span kept[] = {
         pages((uintptr_t)__ehdr_start, (uintptr_t)_end, page),
         pages((uintptr_t)stack, (uintptr_t)stack + STACK, page),
-        pages(shadow, shadow + (shadow != 0 ? page : 0), page),
+        pages(shadow, shadow + (shadow != 0), page),
     };
     enum { KEPT = sizeof(kept) / sizeof(kept[0]) };
 
@@ -190,7 +205,7 @@ static void __attribute__((unused)) memory_shed(const char *stack)
 /* What /proc shows of a process's arguments and environment is read from its memory, of what no file is mapped to: from
  * the far end of the stack. Where the kernel does not let us say so, it is where nothing is any more.
  * PR_SET_MM_MAP of PR_SET_MM(2const) */
-static void __attribute__((unused)) title_set(char *stack)
+static void title_set(char *stack)
 {
     static const char title[] = "fastns-proxy";
     char *at = stack + PAGE_MOST;
@@ -205,6 +220,8 @@ static void __attribute__((unused)) title_set(char *stack)
     memcpy(at, title, sizeof(title));
     (void)fns_call_prctl(PR_SET_MM, PR_SET_MM_MAP, (unsigned long)&map, sizeof(map));
 }
+
+#endif
 
 /* ---- The process ------------------------------------------------------------------------------------ */
 
@@ -231,7 +248,7 @@ static int prepare(char *stack, struct failure *f)
     err = fns_call_chdir("/");
     if (err < 0)
         return failed(f, FNS_AT_OPEN, -err);
-#if !defined(FASTNS_SANITIZE) && !defined(FASTNS_COVERAGE)   /* what they do takes the whole of libc */
+#if !defined(FASTNS_SANITIZE) && !defined(FASTNS_COVERAGE)
     memory_shed(stack);
     title_set(stack);
 #endif

@@ -221,6 +221,37 @@ def test_patches_that_overlap_or_descend_end_the_channel(netns, listed, first, s
         again.close()
 
 
+@pytest.mark.parametrize("which", ["second", "first"])
+def test_numbers_shifted_into_one_that_the_proxy_holds(foreign, which):
+    """A number is read a byte late: with so many descriptors open it would be that of one of the first, where the
+    proxy keeps its own."""
+    inside, outside = foreign
+    with (
+        closing(_core.NetlinkSocket(-1)) as home,
+        direct(outside) as there,
+        Proxy(netns=[inside], max_channels=1000) as proxy,
+        open(path_of(inside)) as file,
+    ):
+        before = state(home), state(there)
+        held = [proxy.open(inside, ring_size=1 << 16) for _ in range(700)]
+        for repeated in (0, 150, 200, 250):
+            padding = b"".join(attribute(13, NUMBER) for _ in range(repeated))
+            request = veth_into(padding)
+            at = request.index(NUMBER)
+            places = [at + 4 + 8 * number for number in range(1, repeated + 1)]
+            patches = [at, *places, at - 1] if which == "second" else [at - 1, *places, at]
+            channel = held.pop()
+            send_raw(channel, request, patches, [file.fileno()] * len(patches))
+            with pytest.raises((ProxyError, PermissionError)):
+                channel.recv(WAIT)
+            channel.close()
+            held.append(proxy.open(inside, ring_size=1 << 16))
+        assert not any(b"fnsx" in rest for _, rest in dump(held[0], GETLINK, link_body()))
+        assert (state(home), state(there)) == before
+        for channel in held:
+            channel.close()
+
+
 @pytest.mark.parametrize("place", [-16, -12, -8, -4, 4])
 def test_patch_beside_an_attribute_that_takes_one(netns, place):
     request = veth_into(attribute(13, b"\1\0\0\0"))
@@ -288,10 +319,14 @@ FILTER = b"\0" * 20
 BPF_ENCAP = attribute(21, b"\6\0") + attribute(22, attribute(1, attribute(1, NUMBER)))
 LOCAL_ENCAP = attribute(21, b"\7\0") + attribute(22, attribute(8, attribute(1, NUMBER)))
 BPF_ACTION = attribute(2, attribute(1, attribute(1, attribute(1, b"bpf") + attribute(2, attribute(5, NUMBER)))))
+ACTIONS = b"\0" * 4
 BEYOND = {
     "socket of a gtp": new_link(kind_of(b"gtp\0")),
     "file of a ppp": new_link(kind_of(b"ppp\0")),
+    "modem of the machine": new_link(kind_of(b"wwan\0"), attribute(56, b"wwan0\0")),
+    "sockets of all machines": new_link(attribute(1, b"vsockmon\0")),
     "kind nobody knows": new_link(kind_of(b"fnsnew\0")),
+    "kind nobody knows, without data": new_link(attribute(1, b"fnsnew\0")),
     "data without a kind": new_link(attribute(2, attribute(1, b"\0\0\0\0"))),
     "two kinds": new_link(attribute(1, b"gtp\0") + kind_of(b"veth\0")),
     "two data": new_link(kind_of(b"gtp\0") + attribute(2, b"")),
@@ -308,6 +343,9 @@ BEYOND = {
     "program of one hop": message(
         NEWROUTE, REQUEST | ACK, ROUTE + attribute(9, struct.pack("=HBBi", 8 + len(BPF_ENCAP), 0, 0, 1) + BPF_ENCAP)
     ),
+    "tunnel whose kind the kernel reads beyond its end": message(
+        NEWROUTE, REQUEST | ACK, ROUTE + attribute(9, struct.pack("=HBBi", 12, 0, 0, 1) + attribute(21, b""))
+    ),
     "program of a next hop": message(
         104, REQUEST | ACK, b"\0" * 8 + attribute(7, b"\6\0") + attribute(8, attribute(1, attribute(1, NUMBER)))
     ),
@@ -316,6 +354,10 @@ BEYOND = {
     ),
     "program as an action of a filter": message(44, REQUEST | ACK, FILTER + attribute(1, b"u32\0") + BPF_ACTION),
     "program as an action": message(48, REQUEST | ACK, b"\0" * 4 + BPF_ACTION[4:]),
+    "target of iptables": message(48, REQUEST | ACK | CREATE, ACTIONS + attribute(1, attribute(1, b"ipt\0"))),
+    "newer target": message(48, REQUEST | ACK | CREATE, ACTIONS + attribute(1, attribute(1, attribute(1, b"xt\0")))),
+    "slave of a link elsewhere": message(36, REQUEST | ACK | CREATE, FILTER + attribute(1, b"teql0\0")),
+    "slave of another": message(36, REQUEST | ACK | CREATE, FILTER + attribute(1, b"teql15")),
 }
 
 
@@ -332,7 +374,7 @@ def test_descriptors_and_what_nobody_knows_are_refused(netns, what):
     "request_",
     [
         new_link(kind_of(b"vlan\0")),
-        new_link(attribute(1, b"fnsnew\0")),
+        new_link(attribute(1, b"vcan\0")),
         message(SETLINK, REQUEST | ACK, link_body(1) + attribute(43, attribute(1, b"\xff\xff\xff\xff"))),
         message(NEWROUTE, REQUEST | ACK, ROUTE + attribute(21, b"\1\0") + attribute(22, attribute(8, NUMBER))),
         message(44, REQUEST | ACK, FILTER + attribute(1, b"u32\0") + attribute(2, b"bpf\0")),
