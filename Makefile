@@ -38,6 +38,7 @@ test: export FASTNS_EXAMPLES ?= 5
 test: export FASTNS_LEAK_CYCLES ?= 200
 test: export FASTNS_STORMS ?= 2
 test: export FASTNS_FUZZ_SECONDS ?= 1
+test: export FASTNS_PATCHED ?= 2
 test: $(VENV)/test
 	$(ROOTLESS) $(BIN)/pytest $(WORKERS) $(REBUILT) $(ARGS)
 

@@ -13,10 +13,10 @@ import logging
 import os
 import signal
 import subprocess
-import threading
 import types
 import weakref
 from _posixsubprocess import fork_exec
+from _thread import start_new_thread
 from collections.abc import Iterable
 from typing import Any, Callable
 
@@ -31,12 +31,17 @@ ETC_DIR = "/etc/netns"
 
 log = logging.getLogger("fastns")
 
-_execute_child: types.FunctionType = subprocess.Popen._execute_child  # type: ignore[attr-defined]
+_Popen = subprocess.Popen
+_execute_child: types.FunctionType = _Popen._execute_child  # type: ignore[attr-defined]
 _PARAMETERS = _execute_child.__code__.co_varnames[1 : _execute_child.__code__.co_argcount]
 _PREEXEC_FN = _PARAMETERS.index("preexec_fn")
 _IDENTITY = [_PARAMETERS.index(name) for name in ("gid", "gids", "uid")]
 # Another Popen, which a program has put in the place of the interpreter's (gevent's is one), may start by other means.
 _OTHER = not {"_fork_exec", "fork_exec"} & set(_execute_child.__code__.co_names)
+# As it is now: what a program puts there later may close a descriptor later (gevent's does), and the end of a pipe that
+# is still open here is no end for who reads it.
+_os = types.ModuleType("os")
+vars(_os).update(vars(_execute_child.__globals__["os"]))
 
 
 def _name_of(reference: Any, netns_fd: int) -> str | None:
@@ -105,7 +110,7 @@ def _file_method(file: Any, name: str) -> Callable[..., Any]:
     return method
 
 
-class NSPopen(subprocess.Popen):  # type: ignore[type-arg]
+class NSPopen(_Popen):  # type: ignore[type-arg]
     """A `subprocess.Popen` whose program starts inside a network namespace.
 
     `nsname`: a name in /var/run/netns, a path, an open descriptor or file; or `pid=` of a process there (then
@@ -201,11 +206,17 @@ class NSPopen(subprocess.Popen):  # type: ignore[type-arg]
             report_mounts(mounts)
 
     def _execute_with(self, call: Callable[..., int], args: Iterable[Any]) -> None:
-        scope = dict(_execute_child.__globals__)
+        scope = {**_execute_child.__globals__, "os": _os}
         scope["_fork_exec"] = call
         scope["_posixsubprocess"] = types.SimpleNamespace(fork_exec=call)  # Python 3.9, 3.10
         scope["_USE_POSIX_SPAWN"] = False
         types.FunctionType(_execute_child.__code__, scope)(self, *args)
+
+    if not _OTHER:
+        _close_pipe_fds = types.FunctionType(
+            _Popen._close_pipe_fds.__code__,  # type: ignore[attr-defined]
+            {**_Popen._close_pipe_fds.__globals__, "os": _os},  # type: ignore[attr-defined]
+        )
 
     def _enter_in_child(self, preexec_fn: Callable[[], Any] | None, args: tuple[Any, ...]) -> None:
         netns_fd, reference, mounts, child = self._start_in
@@ -258,11 +269,10 @@ class NSPopen(subprocess.Popen):  # type: ignore[type-arg]
         if _OTHER:
             return  # it waits by itself, and needs this object for it
         # This object will not be usable, so a plain one with the same state does the waiting.
-        waiter = subprocess.Popen.__new__(subprocess.Popen)
+        waiter = _Popen.__new__(_Popen)
         waiter.__dict__.update(self.__dict__)
-        thread = threading.Thread(target=waiter.wait, name=f"fastns-reap-{waiter.pid}", daemon=True)
         self.__class__ = _Released
-        thread.start()
+        start_new_thread(waiter.wait, ())
 
 
 class _Released(NSPopen):

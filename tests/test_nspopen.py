@@ -14,7 +14,6 @@ import selectors
 import signal
 import subprocess
 import sys
-import threading
 import warnings
 from subprocess import DEVNULL, PIPE, STDOUT
 from typing import Any
@@ -572,7 +571,6 @@ def test_release_leaves_a_running_child_and_no_zombie(netns: str) -> None:
     os.kill(pid, 0)
     os.kill(pid, signal.SIGTERM)
     until(lambda: not os.path.exists(f"/proc/{pid}"))
-    until(lambda: not any(t.name == f"fastns-reap-{pid}" for t in threading.enumerate()))
 
 
 def test_release_with_a_reader_gone(netns: str) -> None:

@@ -217,6 +217,31 @@ def test_core_knows_no_messages(path):
     assert "pyroute2" not in re.sub(r'""".*?"""|#[^\n]*', "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
+@by_name([path for path in SOURCES if path.suffix == ".py" and path.parent.name != "ipdb"])
+def test_locks_are_the_interpreters_own(path):
+    """In a patched program those of threading are green: a thread of the system that waits for one which another thread
+    holds never has it. IPDB's may be: it waits for events with them, and belongs to one thread and its greenlets."""
+    green = {"Lock", "RLock", "Condition", "Event", "Semaphore", "BoundedSemaphore", "Barrier", "Queue", "SimpleQueue"}
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    named = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module in ("threading", "queue")
+        for alias in node.names
+    }
+    used = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") in ("threading", "queue")
+    }
+    assert (named | used) & green == set()
+
+
+@by_name([path for path in SOURCES if path.suffix in (".pyx", ".pxi")])
+def test_cython_has_no_locks_of_threading(path):
+    assert not re.search(r"^\s*(import|from) (threading|queue)\b", path.read_text(encoding="utf-8"), re.M)
+
+
 def test_nothing_generated_is_kept():
     ignored = (TREE / ".gitignore").read_text(encoding="utf-8").split()
     assert {"/fastns/_core.c", "/fastns/_codec.c", "*.so"} <= set(ignored)
