@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import random
 import re
 import socket
+import subprocess
+import threading
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -18,10 +21,14 @@ from faults import here
 from guard import descriptors
 from interrupted import Struck, alarmed, alone, bytecodes
 from isolation import need_tool
+from programs import no_child_is_left, until
 
 import fastns
 from fastns import IPRoute, NetNS, Pool, Proxy
 from fastns import netns as ns
+from fastns.aio import AsyncNetNS, create_subprocess_exec
+from fastns.ipdb import IPDB
+from fastns.monitor import ResyncEnd
 from fastns.proxy import close_shared
 
 pytestmark = pytest.mark.root
@@ -30,8 +37,8 @@ CYCLES = int(os.environ.get("FASTNS_LEAK_CYCLES", "10000"))
 ALARMS = min(5000, CYCLES // 2)
 MOMENTS = min(1000, CYCLES)
 FOLDER = str(Path(fastns.__file__).parent)
-# Where a handler's exception goes nowhere, so there is nothing to find out, and the tests' own.
-UNTOUCHED = ("__del__",)
+# Where a handler's exception goes nowhere, so there is nothing to find out: `finished` is called by a loop, which logs it.
+UNTOUCHED = ("__del__", "finished")
 
 
 def entered(netns: str) -> None:
@@ -146,11 +153,49 @@ def listed(netns: str) -> None:
     Proxy(netns=[netns, ns.NETNS_RUN_DIR + "/" + netns]).close()
 
 
+def asynchronous(netns: str) -> None:
+    async def ask() -> None:
+        async with AsyncNetNS(netns, flags=0, transport="direct") as handle:
+            await handle.link("get", index=1)
+            async with handle.batch(errors="collect") as changes:
+                await changes.link("set", index=4000, net_ns_fd=netns)
+
+    asyncio.run(ask())
+
+
+def asynchronous_monitor(netns: str) -> None:
+    async def listen() -> None:
+        async with AsyncNetNS(netns, flags=0, transport="direct") as handle, handle.monitor(initial=True) as events:
+            async for item in events:
+                if isinstance(item, ResyncEnd):
+                    break
+            await handle.bind()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(handle.asyncore.next_event_async(), 0.001)
+
+    asyncio.run(listen())
+
+
+def asynchronous_process(netns: str) -> None:
+    async def start() -> None:
+        process = await create_subprocess_exec(netns, "true", stdout=subprocess.PIPE)
+        assert await process.communicate() == (b"", None)
+
+    asyncio.run(start())
+
+
+def database(netns: str) -> None:
+    with IPDB(NetNS(netns, flags=0, transport="direct"), callbacks=[lambda *_: None]) as made:
+        made.interfaces.lo.mtu = 60000
+        made.commit()
+
+
 WAYS: dict[str, Callable[[str], None]] = {
     function.__name__: function
     for function in (
         entered, run_in, create_socket, sysctl, create, open_made, attach, info, watch, setns, push_and_pop,
-        push_and_drop, direct, direct_by_pid, monitor, bound, relay, relayed_here, batch, pool, listed,
+        push_and_drop, direct, direct_by_pid, monitor, bound, relay, relayed_here, batch, pool, listed, asynchronous,
+        asynchronous_monitor, asynchronous_process, database,
     )
 }  # fmt: skip
 
@@ -170,7 +215,7 @@ class Held:
         self.call()
         self.call()
         self.restore()
-        self.before = self.descriptors()
+        self.before, self.threads = self.descriptors(), threading.active_count()
 
     def descriptors(self) -> list[str]:
         """By what they are; a shared proxy may be another one each time."""
@@ -195,7 +240,10 @@ class Held:
                 ns.remove(name)
 
     def check(self) -> None:
+        gc.collect()
+        until(lambda: threading.active_count() == self.threads)  # those of a database end by themselves
         assert self.descriptors() == self.before
+        no_child_is_left()
 
 
 def between_bytecodes(netns: str, way: str, seed: str) -> None:

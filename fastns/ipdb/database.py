@@ -204,10 +204,10 @@ class IPDB(Views):
         elif mode == "post":
             self._post_callbacks[key] = callback
             if self._callback_thread is None:
-                self._callback_queue = queue.SimpleQueue()
+                self._callback_queue = events = queue.SimpleQueue()
                 self._callback_thread = threading.Thread(
                     target=run_callbacks,
-                    args=(weakref.ref(self), self._callback_queue),
+                    args=(weakref.ref(self, lambda _: events.put(None)), events),
                     name="IPDB cb event loop",
                     daemon=True,
                 )
@@ -440,7 +440,7 @@ class IPDB(Views):
         thread, self._callback_thread = self._callback_thread, None
         if thread is not None and self._callback_queue is not None:
             self._callback_queue.put(None)
-            if wait and threading.current_thread() is not thread:
+            if wait and thread.is_alive() and threading.current_thread() is not thread:
                 thread.join(SYNC_TIMEOUT)
         for source in tuple(self._queues):
             source._put(RuntimeError("the database is released"))
