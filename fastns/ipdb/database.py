@@ -204,7 +204,8 @@ class IPDB(Views):
         elif mode == "post":
             self._post_callbacks[key] = callback
             if self._callback_thread is None:
-                self._callback_queue = events = queue.SimpleQueue()
+                events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+                self._callback_queue = events
                 self._callback_thread = threading.Thread(
                     target=run_callbacks,
                     args=(weakref.ref(self, lambda _: events.put(None)), events),
@@ -471,7 +472,7 @@ class IPDB(Views):
         self.release()
 
     def __del__(self) -> None:
-        if not self.__dict__.get("_stop", True) and self._pid == os.getpid():
+        if "nl" in self.__dict__ and not self._stop and self._pid == os.getpid():
             warnings.warn(f"unreleased {self!r}", ResourceWarning, source=self, stacklevel=2)
             self.release()
 
