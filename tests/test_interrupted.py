@@ -8,7 +8,6 @@ import os
 import random
 import re
 import socket
-import subprocess
 import threading
 import warnings
 from collections import Counter
@@ -28,7 +27,7 @@ from programs import no_child_is_left, until
 import fastns
 from fastns import IPRoute, NetNS, Pool, Proxy
 from fastns import netns as ns
-from fastns.aio import AsyncNetNS, create_subprocess_exec
+from fastns.aio import AsyncNetNS
 from fastns.ipdb import IPDB
 from fastns.monitor import ResyncEnd
 from fastns.proxy import close_shared
@@ -188,14 +187,6 @@ def asynchronous_monitor(netns: str) -> None:
     run(listen())
 
 
-def asynchronous_process(netns: str) -> None:
-    async def start() -> None:
-        process = await create_subprocess_exec(netns, "true", stdout=subprocess.PIPE)
-        assert await process.communicate() == (b"", None)
-
-    run(start())
-
-
 def database(netns: str) -> None:
     with IPDB(NetNS(netns, flags=0, transport="direct"), callbacks=[lambda *_: None]) as made:
         made.interfaces.lo.mtu = 60000
@@ -207,7 +198,7 @@ WAYS: dict[str, Callable[[str], None]] = {
     for function in (
         entered, run_in, create_socket, sysctl, create, open_made, attach, info, watch, setns, push_and_pop,
         push_and_drop, direct, direct_by_pid, monitor, bound, relay, relayed_here, batch, pool, listed, asynchronous,
-        asynchronous_monitor, asynchronous_process, database,
+        asynchronous_monitor, database,
     )
 }  # fmt: skip
 
@@ -235,8 +226,7 @@ class Held:
         if self.way in (relay, relayed_here):
             self.call()
         gc.collect()
-        texts = [text for text in descriptors().values() if not text.startswith("pipe:")]  # which asyncio has taken over
-        return sorted(re.sub(r"socket:.*", "socket", text) for text in texts)
+        return sorted(re.sub(r"socket:.*", "socket", text) for text in descriptors().values())
 
     def call(self) -> None:
         self.way(self.netns)
@@ -256,11 +246,6 @@ class Held:
         gc.collect()
         until(lambda: not [one for one in threading.enumerate() if one.name.startswith("IPDB")])  # they end by themselves
         left = self.descriptors()
-        for _ in range(500):  # the loop reaps who was started and is not waited for
-            if left == self.before or not self.way.__name__.startswith("asynchronous"):
-                break
-            run(asyncio.sleep(0.01))
-            left = self.descriptors()
         assert left == self.before, [(Counter(left) - Counter(self.before)), Counter(self.before) - Counter(left)]
         no_child_is_left()
 
