@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures.thread  # noqa: F401  or the loop would, when it first hands a call to a thread
 import errno
-import os
 import signal
 from collections import deque
 from contextlib import suppress
@@ -18,6 +17,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fastns import _core
 from fastns import netns as netns_module
 from fastns.batch import Batch, BatchReport
 from fastns.engine.aio import AsyncEngine, OneAtATime
@@ -324,19 +324,20 @@ class Process:
                 )
                 self._transports.append(sink)
                 self.stdin = asyncio.StreamWriter(sink, writer, None, loop)
+            self._pidfd = _core.process_opened(popen.pid)
+            loop.add_reader(self._pidfd.fileno(), self._reap)
         except BaseException:  # no descriptor left, or the loop ends: nobody would hold the process
             self._close()
             discard(popen)
             raise
-        self._pidfd = os.pidfd_open(popen.pid)
-        loop.add_reader(self._pidfd, self._reap)
 
     def _reap(self) -> None:
-        self._loop.remove_reader(self._pidfd)
-        os.close(self._pidfd)
+        """Called again while it has not come to its end: the descriptor stays readable."""
         code = self._popen.wait()
         if not self._exited.done():
             self._exited.set_result(code)
+        self._loop.remove_reader(self._pidfd.fileno())
+        self._pidfd.close()
 
     async def wait(self) -> int:
         """The exit status, when the process has ended; negative for a signal."""
@@ -423,14 +424,15 @@ async def create_subprocess_exec(
         return NSPopen(nsname, [program, *args], stdin=stdin, stdout=stdout, stderr=stderr, bufsize=0, **kwds)
 
     started = loop.run_in_executor(None, start)
-    process = Process(await unless_cancelled(started, discard), loop)
+    process = Process(await unless_interrupted(started, discard), loop)
     connected = asyncio.ensure_future(process._connect(limit))
-    await unless_cancelled(connected, lambda _: process._abandon())
+    await unless_interrupted(connected, lambda _: process._abandon())
     return process
 
 
-async def unless_cancelled(future: asyncio.Future[T], undo: Callable[[T], None]) -> T:
-    """The result of the future; when the caller is cancelled first, `undo` gets it, as soon as it is there."""
+async def unless_interrupted(future: asyncio.Future[T], undo: Callable[[T], None]) -> T:
+    """The result of the future; when the caller is cancelled first, or a signal handler raises, `undo` gets it, as soon
+    as it is there."""
 
     def late(future: asyncio.Future[T]) -> None:
         if not future.cancelled() and future.exception() is None:
@@ -438,7 +440,7 @@ async def unless_cancelled(future: asyncio.Future[T], undo: Callable[[T], None])
 
     try:
         return await asyncio.shield(future)
-    except asyncio.CancelledError:
+    except BaseException:
         future.add_done_callback(late)
         raise
 

@@ -14,7 +14,8 @@ from typing import Any, Callable
 from programs import script
 
 CODE = """
-import importlib, os, sys
+import faulthandler, importlib, os, sys
+faulthandler.dump_traceback_later(90, exit=True)  # where it hangs, before script() ends it
 sys.path.insert(0, sys.argv[1])
 getattr(importlib.import_module(sys.argv[2]), sys.argv[3])(*sys.argv[4:])
 os._exit(0)  # a lock that is left taken would stop what runs at the end

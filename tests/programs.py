@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pathlib
 import subprocess
 import sys
 import textwrap
 import time
+from contextlib import suppress
 from subprocess import PIPE
 from typing import Any, Callable
 
@@ -16,6 +18,7 @@ from isolation import RUN_DIR
 from fastns import _core
 from fastns.nspopen import NSPopen
 
+WALL = 0x40000000  # __WALL: the proxy is a child without an exit signal. waitpid(2)
 READLINK = ["readlink", "/proc/self/ns/net"]
 
 
@@ -35,6 +38,17 @@ def until(condition: Callable[[], bool]) -> None:
     """Wait for something that must come, as long as the test's own limit lets."""
     while not condition():
         time.sleep(0.005)
+
+
+def no_child_is_left() -> None:
+    """Whom subprocess has in its books, as it has every Popen dropped with its program running, is no orphan."""
+    gc.collect()
+    for popen in list(subprocess._active):  # type: ignore[attr-defined]
+        with suppress(ChildProcessError):
+            os.waitpid(popen.pid, 0)  # its wait() may have been left with the lock taken
+    _core.reap_abandoned(60_000)
+    with suppress(ChildProcessError):
+        raise AssertionError(os.waitpid(-1, os.WNOHANG | WALL))
 
 
 def script(

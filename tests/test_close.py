@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gc
 import random
 import signal
@@ -10,11 +12,13 @@ from contextlib import contextmanager, suppress
 from typing import Any, Callable, Iterator
 
 import pytest
+from guard import descriptors
 from interrupted import alone
 from programs import script
 
 from fastns import NetNS, Pool, Proxy
 from fastns import netns as ns
+from fastns.aio import AsyncNetNS
 from fastns.ipdb import IPDB
 
 pytestmark = pytest.mark.root
@@ -66,6 +70,19 @@ def database(netns: str) -> Iterator[tuple[Any, Callable[[], Any]]]:
         yield made.release, lambda: dict(made.interfaces.lo)
 
 
+@contextmanager
+def asynchronous(netns: str, transport: str = "direct") -> Iterator[tuple[Any, Callable[[], Any]]]:
+    opened = AsyncNetNS(netns, flags=0, transport=transport)
+
+    async def ask() -> None:
+        await opened.link("get", index=1)
+        _ = [link async for link in await opened.get_links()]
+
+    with contextlib.closing(asyncio.new_event_loop()) as loop, contextlib.closing(opened):
+        yield opened.close, lambda: loop.run_until_complete(ask())
+        loop.run_until_complete(loop.shutdown_default_executor())
+
+
 def relayed_monitor(netns: str) -> Any:
     return monitor(netns, "relay")
 
@@ -74,10 +91,17 @@ def relayed_handle(netns: str) -> Any:
     return handle(netns, "relay")
 
 
+def relayed_asynchronous(netns: str) -> Any:
+    return asynchronous(netns, "relay")
+
+
 OPENED = {
     function.__name__: function
-    for function in (monitor, relayed_monitor, handle, relayed_handle, reader, watch, pool, proxy, database)
-}
+    for function in (
+        monitor, relayed_monitor, handle, relayed_handle, reader, watch, pool, proxy, database, asynchronous,
+        relayed_asynchronous,
+    )
+}  # fmt: skip
 
 
 def use(call: Callable[[], Any], closed: Callable[[], bool]) -> None:
@@ -147,6 +171,75 @@ def rounds(netns: str, what: str, where: str, seed: str) -> None:
 @pytest.mark.parametrize("what", OPENED)
 def test_close(netns: str, rng: random.Random, what: str, where: str) -> None:
     alone(rounds, netns, what, where, str(rng.random()))
+
+
+def next_event(netns: str, transport: str) -> tuple[Any, Callable[[], Any]]:
+    opened = NetNS(netns, flags=0, transport=transport)
+    opened.bind()
+    return opened, opened.asyncore.next_event
+
+
+def next_item(netns: str, transport: str) -> tuple[Any, Callable[[], Any]]:
+    events = NetNS(netns, flags=0, transport=transport).monitor()
+    return events, lambda: list(events)
+
+
+def next_event_of_a_loop(netns: str, transport: str) -> tuple[Any, Callable[[], Any]]:
+    opened = AsyncNetNS(netns, flags=0, transport=transport)
+
+    async def wait() -> None:
+        await opened.bind()
+        _ = [message async for message in opened.get()]
+
+    return opened, lambda: asyncio.run(wait())
+
+
+def next_item_of_a_loop(netns: str, transport: str) -> tuple[Any, Callable[[], Any]]:
+    events = AsyncNetNS(netns, flags=0, transport=transport).monitor()
+
+    async def wait() -> None:
+        _ = [item async for item in events]
+
+    return events, lambda: asyncio.run(wait())
+
+
+def next_namespace(netns: str, transport: str) -> tuple[Any, Callable[[], Any]]:
+    events = ns.watch()
+    return events, lambda: list(events)
+
+
+WAITS = {
+    function.__name__: function
+    for function in (next_event, next_item, next_event_of_a_loop, next_item_of_a_loop, next_namespace)
+}
+
+
+def waits_end(netns: str, what: str) -> None:
+    """Nothing comes that is waited for; and who waits once more hears the same."""
+    NetNS(netns, flags=0, transport="relay").close()
+    before: list[str] = []
+    for transport in ("direct", "relay") * 3:
+        for where in ("handler", "thread"):
+            opened, wait = WAITS[what](netns, transport)
+            if where == "handler":
+                signal.signal(signal.SIGALRM, lambda *_, close=opened.close: close())
+                signal.setitimer(signal.ITIMER_REAL, 0.02)
+            else:
+                threading.Timer(0.02, opened.close).start()
+            for _ in range(2):
+                with suppress(OSError):
+                    wait()
+            del opened, wait
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        gc.collect()
+        left = sorted(text.partition(":")[0] for text in descriptors().values())
+        before = before or left
+        assert left == before
+
+
+@pytest.mark.parametrize("what", WAITS)
+def test_waits_end(netns: str, what: str) -> None:
+    alone(waits_end, netns, what)
 
 
 LEFT_OPEN = """

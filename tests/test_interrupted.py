@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import random
 import re
 import socket
+import threading
 import warnings
+from collections import Counter
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import FrameType
-from typing import Callable
+from typing import Any, Callable, Coroutine
 
 import pytest
 from faults import here
 from guard import descriptors
 from interrupted import Struck, alarmed, alone, bytecodes
 from isolation import need_tool
+from programs import no_child_is_left, until
 
 import fastns
 from fastns import IPRoute, NetNS, Pool, Proxy
 from fastns import netns as ns
+from fastns.aio import AsyncNetNS
+from fastns.ipdb import IPDB
+from fastns.monitor import ResyncEnd
 from fastns.proxy import close_shared
 
 pytestmark = pytest.mark.root
@@ -30,8 +38,8 @@ CYCLES = int(os.environ.get("FASTNS_LEAK_CYCLES", "10000"))
 ALARMS = min(5000, CYCLES // 2)
 MOMENTS = min(1000, CYCLES)
 FOLDER = str(Path(fastns.__file__).parent)
-# Where a handler's exception goes nowhere, so there is nothing to find out, and the tests' own.
-UNTOUCHED = ("__del__",)
+# Where a handler's exception goes nowhere, so there is nothing to find out: `finished` is called by a loop, which logs it.
+UNTOUCHED = ("__del__", "finished")
 
 
 def entered(netns: str) -> None:
@@ -146,11 +154,51 @@ def listed(netns: str) -> None:
     Proxy(netns=[netns, ns.NETNS_RUN_DIR + "/" + netns]).close()
 
 
+@cache
+def loop() -> asyncio.AbstractEventLoop:
+    """One for all: what asyncio itself would lose at its start is not looked at."""
+    return asyncio.new_event_loop()
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    loop().run_until_complete(work)
+
+
+def asynchronous(netns: str) -> None:
+    async def ask() -> None:
+        async with AsyncNetNS(netns, flags=0, transport="direct") as handle:
+            await handle.link("get", index=1)
+            async with handle.batch(errors="collect") as changes:
+                await changes.link("set", index=4000, net_ns_fd=netns)
+
+    run(ask())
+
+
+def asynchronous_monitor(netns: str) -> None:
+    async def listen() -> None:
+        async with AsyncNetNS(netns, flags=0, transport="direct") as handle, handle.monitor(initial=True) as events:
+            async for item in events:
+                if isinstance(item, ResyncEnd):
+                    break
+            await handle.bind()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(handle.next_event_async(), 0.001)
+
+    run(listen())
+
+
+def database(netns: str) -> None:
+    with IPDB(NetNS(netns, flags=0, transport="direct"), callbacks=[lambda *_: None]) as made:
+        made.interfaces.lo.mtu = 60000
+        made.commit()
+
+
 WAYS: dict[str, Callable[[str], None]] = {
     function.__name__: function
     for function in (
         entered, run_in, create_socket, sysctl, create, open_made, attach, info, watch, setns, push_and_pop,
-        push_and_drop, direct, direct_by_pid, monitor, bound, relay, relayed_here, batch, pool, listed,
+        push_and_drop, direct, direct_by_pid, monitor, bound, relay, relayed_here, batch, pool, listed, asynchronous,
+        asynchronous_monitor, database,
     )
 }  # fmt: skip
 
@@ -195,7 +243,12 @@ class Held:
                 ns.remove(name)
 
     def check(self) -> None:
-        assert self.descriptors() == self.before
+        gc.collect()
+        until(lambda: not [one for one in threading.enumerate() if one.name.startswith("IPDB")])  # they end by themselves
+        left = self.descriptors()
+        assert left == self.before, [(Counter(left) - Counter(self.before)), Counter(self.before) - Counter(left)]
+        close_shared()
+        no_child_is_left()
 
 
 def between_bytecodes(netns: str, way: str, seed: str) -> None:
@@ -244,7 +297,9 @@ def test_nothing_is_closed_twice(netns: str, tmp_path: Path) -> None:
     assert "EBADF" not in log.read_text()
 
 
+# A handler that raises inside asyncio leaves a loop that is not fit for more, and what it raises in the callback of a weak
+# reference, which ends the threads of a database, goes nowhere.
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [way for way in WAYS if not way.startswith(("asynchronous", "database"))])
 def test_by_a_signal(netns: str, rng: random.Random, way: str) -> None:
     alone(by_a_signal, netns, way, str(rng.random()))

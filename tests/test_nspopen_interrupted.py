@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import gc
-import os
 import random
 import signal
 import subprocess
-from contextlib import suppress
 from functools import partial
 from types import FrameType
 from typing import Any, Callable
@@ -15,29 +12,22 @@ from typing import Any, Callable
 import pytest
 from guard import descriptors
 from interrupted import Struck, alone, bytecodes, strike
+from programs import no_child_is_left
 
-from fastns import _core, nspopen
+from fastns import nspopen
 from fastns.nspopen import NSPopen
 from fastns.proxy import Proxy
 
 pytestmark = pytest.mark.root
 
 ROUNDS = 150
-WALL = 0x40000000  # __WALL: the proxy is a child without an exit signal. waitpid(2)
 FILES = (nspopen.__file__, subprocess.__file__)
 UNTOUCHED = ("__del__", "wait", "_wait", "_try_wait", "_internal_poll")  # which keep subprocess's own books
 
 
-def no_child_is_left() -> None:
-    """Whom subprocess has in its books, as it has every Popen dropped with its program running, is no orphan."""
-    gc.collect()
-    for popen in list(subprocess._active):  # type: ignore[attr-defined]
-        with suppress(ChildProcessError):
-            os.waitpid(popen.pid, 0)  # its wait() may have been left with the lock taken
-    _core.reap_abandoned(60_000)
+def nothing_is_left() -> None:
+    no_child_is_left()
     assert not [text for text in descriptors().values() if text.startswith("net:")]
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG | WALL)
 
 
 def start_and_wait(netns: str, **options: Any) -> None:
@@ -83,7 +73,7 @@ def between_bytecodes(netns: str, way: str, seed: str) -> None:
         except Struck:
             struck += 1
     assert struck > ROUNDS / 2
-    no_child_is_left()
+    nothing_is_left()
 
 
 def by_a_signal(netns: str, way: str, seed: str) -> None:
@@ -98,7 +88,7 @@ def by_a_signal(netns: str, way: str, seed: str) -> None:
             struck += 1
     signal.signal(signal.SIGALRM, signal.SIG_IGN)
     assert struck
-    no_child_is_left()
+    nothing_is_left()
 
 
 @pytest.mark.parametrize("way", ["there and back", "thread", "in the child"])
@@ -119,7 +109,7 @@ def the_program_is_killed(netns: str) -> None:
 
     with pytest.raises(Struck):
         Interrupted(netns, ["sleep", "600"])
-    no_child_is_left()
+    nothing_is_left()
 
 
 def test_the_program_is_killed(netns: str) -> None:

@@ -91,3 +91,11 @@ def duplicated(int fd):
     if fd < 0:
         raise os_error(lx.errno, "fcntl(F_DUPFD_CLOEXEC)")
     return descriptor_own(fd)
+
+
+def process_opened(int pid):
+    """A Descriptor of a process of this PID namespace, readable once it has ended. pidfd_open(2)"""
+    cdef int fd = fns_call_pidfd_open(pid)
+    if fd < 0:
+        raise os_error(-fd, "pidfd_open")
+    return descriptor_own(fd)

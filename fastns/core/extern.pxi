@@ -22,7 +22,9 @@ cdef extern from *:
 
 
 # The kernel's own calls where what a program may have preloaded would add to a message: descriptors, as socket_wrapper does.
+# And what older libcs lack.
 cdef extern from "relay/call.h" nogil:
+    int fns_call_pidfd_open(int pid)
     ssize_t fns_call_sendmsg(int fd, const lx.msghdr *message, int flags)
     ssize_t fns_call_recvmsg(int fd, lx.msghdr *message, int flags)
     int fns_call_socketpair(int domain, int type, int protocol, int *pair)

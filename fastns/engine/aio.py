@@ -110,11 +110,13 @@ class AsyncEngine(Engine):
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
         fd = transport.fileno()
-        self.waiters.add(waiter)
-        if self.watched.get(fd) is not loop:  # a loop that was closed under its waiters watches no more
-            self.watched[fd] = loop
-            loop.add_reader(fd, self.wake)
+        self.waiters.add(waiter)  # from here on close() leaves the descriptors to the last of them
         try:
+            if self.closed:
+                return
+            if self.watched.get(fd) is not loop:  # a loop that was closed under its waiters watches no more
+                self.watched[fd] = loop
+                loop.add_reader(fd, self.wake)
             if self.timeout is None:
                 await waiter
             else:
@@ -125,13 +127,13 @@ class AsyncEngine(Engine):
             self.waiters.discard(waiter)
             if not self.waiters:
                 self.unwatch()
+                if self.closed:
+                    super().hang_up()
 
     def wake(self) -> None:
-        for waiter in self.waiting():
-            waiter.set_result(None)
-
-    def waiting(self) -> list[asyncio.Future[None]]:
-        return [waiter for waiter in self.waiters if not waiter.done() and not waiter.get_loop().is_closed()]
+        for waiter in tuple(self.waiters):
+            if not waiter.done() and not waiter.get_loop().is_closed():
+                waiter.set_result(None)
 
     def unwatch(self) -> None:
         while self.watched:
@@ -273,12 +275,15 @@ class AsyncEngine(Engine):
     async def pause(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
-    def close(self, code: int = errno.ECONNRESET) -> None:
-        if not self.closed:
+    def hang_up(self) -> None:
+        for waiter in tuple(self.waiters):
+            try:
+                waiter.get_loop().call_soon_threadsafe(self.wake)
+            except RuntimeError:  # the loop is closed, and nobody waits
+                self.waiters.discard(waiter)
+        if not self.waiters:
             self.unwatch()
-        super().close(code)
-        for waiter in self.waiting():
-            waiter.set_exception(OSError(errno.EBADF, "the handle is closed", self.options["netns"]))
+            super().hang_up()
 
 
 for _name, _func in request_methods(AsyncRequest).items():

@@ -204,10 +204,11 @@ class IPDB(Views):
         elif mode == "post":
             self._post_callbacks[key] = callback
             if self._callback_thread is None:
-                self._callback_queue = queue.SimpleQueue()
+                events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+                self._callback_queue = events
                 self._callback_thread = threading.Thread(
                     target=run_callbacks,
-                    args=(weakref.ref(self), self._callback_queue),
+                    args=(weakref.ref(self, lambda _: events.put(None)), events),
                     name="IPDB cb event loop",
                     daemon=True,
                 )
@@ -440,7 +441,7 @@ class IPDB(Views):
         thread, self._callback_thread = self._callback_thread, None
         if thread is not None and self._callback_queue is not None:
             self._callback_queue.put(None)
-            if wait and threading.current_thread() is not thread:
+            if wait and thread.is_alive() and threading.current_thread() is not thread:
                 thread.join(SYNC_TIMEOUT)
         for source in tuple(self._queues):
             source._put(RuntimeError("the database is released"))
@@ -471,7 +472,7 @@ class IPDB(Views):
         self.release()
 
     def __del__(self) -> None:
-        if not self.__dict__.get("_stop", True) and self._pid == os.getpid():
+        if "nl" in self.__dict__ and not self._stop and self._pid == os.getpid():
             warnings.warn(f"unreleased {self!r}", ResourceWarning, source=self, stacklevel=2)
             self.release()
 

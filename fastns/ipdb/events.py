@@ -232,10 +232,11 @@ class EventReader:
     """The thread that reads events. It holds its database by a weak reference, so that one can be collected."""
 
     def __init__(self, ipdb: Follower) -> None:
-        self.ipdb = weakref.ref(ipdb)
+        self.ipdb = weakref.ref(ipdb, self.forgotten)
         self.nl = ipdb.nl
         self.groups = ipdb.nl_bind_groups
         self.stream: Any = None
+        self.stopped = False
         self.error: BaseException | None = None
         self.ready = threading.Event()
         self.thread = threading.Thread(target=self.run, name="IPDB main event loop", daemon=True)
@@ -257,7 +258,7 @@ class EventReader:
         del self.nl
         stream = self.stream
         try:
-            while True:
+            while not self.stopped:
                 failure: Exception | None = None
                 try:
                     messages = stream.read()
@@ -277,12 +278,15 @@ class EventReader:
             stream.close()
 
     def stop(self, wait: bool) -> None:
-        stream = self.stream
-        if self.thread.is_alive():
-            if stream is not None:
-                stream.stop()
-            if wait and threading.current_thread() is not self.thread:
-                self.thread.join(SYNC_TIMEOUT)
+        self.stopped = True
+        if self.stream is not None:
+            self.stream.stop()
+        if wait and self.thread.is_alive() and threading.current_thread() is not self.thread:
+            self.thread.join(SYNC_TIMEOUT)
+
+    def forgotten(self, _: Any) -> None:
+        """The database is gone, and nothing may have ended this: a signal handler has raised where that was to be done."""
+        self.stop(False)
 
     def is_current(self) -> bool:
         return threading.current_thread() is self.thread
