@@ -99,6 +99,8 @@ class Monitor:
     One thread at a time may take items. Fork: a child process must make its own (OSError EBADF).
     """
 
+    _closed = True  # until everything is there: see __del__
+
     def __init__(
         self,
         engine: Any,
@@ -110,7 +112,6 @@ class Monitor:
         rcvbuf: int,
         ring_size: int,
     ) -> None:
-        self._closed = True  # until everything is there: see __del__
         if resync is not True and resync is not False and resync < 0:
             raise ValueError(f"resync {resync!r} is negative")
         if all_ns and (resync is not False or initial):
