@@ -572,7 +572,7 @@ WITHOUT_PROC = """
 import os, subprocess, sys
 from fastns import netns
 here = os.stat("/proc/thread-self/ns/net").st_ino
-subprocess.run(["umount", "-l", "/proc"], check=True)
+subprocess.run(["mount", "-t", "tmpfs", "none", "/proc"], check=True)  # which may not be unmounted by everybody
 name = sys.argv[1]
 for attempt in (lambda: netns.entered(name).__enter__(), lambda: netns.pushns(name), lambda: netns.create(name + "-made")):
     try:
