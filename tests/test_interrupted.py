@@ -33,8 +33,8 @@ from fastns.proxy import close_shared
 pytestmark = pytest.mark.root
 
 CYCLES = int(os.environ.get("FASTNS_LEAK_CYCLES", "10000"))
-ALARMS = min(5000, CYCLES // 2)
-MOMENTS = min(1000, CYCLES)
+ALARMS = min(5000, CYCLES // 20)
+MOMENTS = min(1000, CYCLES // 20)
 FOLDER = str(Path(fastns.__file__).parent)
 # Where a handler's exception goes nowhere, so there is nothing to find out: `finished` is called by a loop, which logs it.
 UNTOUCHED = ("__del__",)
