@@ -178,6 +178,23 @@ static void channel_close(struct channel *ch)
     munmap(ch->map, ch->map_len);
 }
 
+/* A proxy that looks names up in the run directory and has said that it serves. */
+__attribute__((unused)) static void client_start(struct client *c, struct fns_config *config)
+{
+    uint8_t buf[FNS_REPLY_MAX];
+    int pair[2], fds[2];
+
+    strcpy(config->run_dir, "/var/run/netns");
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        fail("socketpair");
+    config->control = pair[1];
+    c->control = pair[0];
+    c->pid = fns_start_fork(config);
+    close(pair[1]);
+    if (c->pid <= 0 || !reply_get(c, FNS_MAGIC, buf, fds, 20000) || ((struct fns_reply *)(void *)buf)->err != 0)
+        fail("no proxy");
+}
+
 static const struct { struct fns_message m; struct nlmsghdr h; struct ifinfomsg i; } get_link = {
     {FNS_SEND, sizeof(struct nlmsghdr) + sizeof(struct ifinfomsg), 0, 0},
     {sizeof(struct nlmsghdr) + sizeof(struct ifinfomsg), RTM_GETLINK, NLM_F_REQUEST, 1, 0},

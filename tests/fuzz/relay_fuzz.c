@@ -198,19 +198,11 @@ static void round_proxy(void)
     struct client c = {-1, 0, 0};
     struct channel witness, victims[VICTIMS];
     uint8_t buf[FNS_REPLY_MAX];
-    int pair[2], fds[2], status, before, reads = 1;
+    int fds[2], status, before, reads = 1;
 
-    strcpy(config.run_dir, "/var/run/netns");
     config.flags = rnd(5) == 0 ? FNS_CONFIG_RESTRICTED : 0;
     config.flags |= rnd(5) == 0 ? FNS_CONFIG_READ_ONLY : 0;
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-        fail("socketpair");
-    config.control = pair[1];
-    c.control = pair[0];
-    c.pid = fns_start_fork(&config);
-    close(pair[1]);
-    if (c.pid <= 0 || !reply_get(&c, FNS_MAGIC, buf, fds, 20000) || ((struct fns_reply *)(void *)buf)->err != 0)
-        fail("no proxy");
+    client_start(&c, &config);
     if (config.flags & FNS_CONFIG_RESTRICTED) {
         int nsfd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
         for (uint32_t i = rnd(80); i > 0; i--) {

@@ -402,19 +402,11 @@ static void round_reach(void)
     struct client c = {-1, 0, 0};
     struct channel ch = {.sock = -1}, witness;
     uint8_t buf[FNS_REPLY_MAX];
-    int pair[2], fds[2], status, sock, home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+    int fds[2], status, sock, home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
     int out = namespace_out(&sock), in = namespace_in(out);
     uint32_t len = state_of(sock, before);
 
-    strcpy(config.run_dir, "/var/run/netns");
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-        fail("socketpair");
-    config.control = pair[1];
-    c.control = pair[0];
-    c.pid = fns_start_fork(&config);
-    close(pair[1]);
-    if (c.pid <= 0 || !reply_get(&c, FNS_MAGIC, buf, fds, 20000) || ((struct fns_reply *)(void *)buf)->err != 0)
-        fail("no proxy");
+    client_start(&c, &config);
     if (call(&c, FNS_ALLOW, 0, NULL, 0, in, buf, fds) != 0 || call(&c, FNS_SEAL, 0, NULL, 0, -1, buf, fds) != 0)
         fail("the list");
     if (channel_open_in(&c, &witness, out, 1 << 20, 0) != EACCES)
