@@ -178,7 +178,6 @@ static const struct rule rules[] = {
     {SYS_clone, {{EQUAL, 0, CLONE_VM | CLONE_VFORK | CLONE_FILES}}},
     {SYS_wait4, {{ANY, 0, 0}}},
     {SYS_exit, {{ANY, 0, 0}}},
-    {SYS_exit_group, {{ANY, 0, 0}}},
     {SYS_restart_syscall, {{ANY, 0, 0}}},
 };
 

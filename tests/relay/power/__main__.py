@@ -30,7 +30,7 @@ UNSEEN = {
     "getppid": "kernels without pidfd_open",
     "restart_syscall": "a poll that a stop interrupted",
 }
-LOOKED_AT = "raw=!ioctl,fcntl,sendto,socket,socketpair,setns,clone,madvise,bind"  # the arguments that are words
+LOOKED_AT = "raw=!ioctl,fcntl,sendto,socket,socketpair,setns,clone,madvise,bind,shutdown"  # the arguments that are words
 
 Rule = tuple[str, str]
 
