@@ -23,6 +23,7 @@ from pyroute2.netlink.rtnl.tcmsg import tcmsg
 from fastns import _codec, _core
 from fastns.errors import NetlinkDumpInterrupted, ProxyError
 from fastns.schema import constant, header_size
+from fastns.sleepers import Sleepers
 from fastns.table import dump_request, request
 
 if TYPE_CHECKING:
@@ -139,8 +140,7 @@ class Monitor:
             self._transport.close()
             raise
         self._waker = _core.Waker()
-        self._sleepers: set[asyncio.Future[None]] = set()  # tasks that wait, on one loop
-        self._watched = -1  # the descriptor the loop looks at for them
+        self._sleepers = Sleepers()
         self._reading: asyncio.Future[None] | None = None
         self._closed = False
 
@@ -205,7 +205,7 @@ class Monitor:
                 if self._closed:
                     raise StopAsyncIteration from None
                 raise
-            await self._wait_async(loop)
+            await self._wait_async()
 
     def _receive(self) -> bool:
         """Take one datagram, or note that some are missing. False: nothing is there."""
@@ -287,27 +287,9 @@ class Monitor:
             raise OSError(errno.EBADF, "the monitor is closed", self._engine.options["netns"])
         return self._waker.wait((self._transport,), timeout)
 
-    async def _wait_async(self, loop: asyncio.AbstractEventLoop) -> None:
-        ready: asyncio.Future[None] = loop.create_future()
+    async def _wait_async(self) -> None:
         timeout = None if self._due is None else max(self._due - time.monotonic(), 0)
-        self._sleepers.add(ready)  # from here on close() leaves the descriptor to the last of them
-        try:
-            if not self._closed:
-                self._watched = self._transport.fileno()
-                loop.add_reader(self._watched, self._wake_sleepers)
-                await asyncio.wait([ready], timeout=timeout)
-        finally:
-            self._sleepers.discard(ready)
-            if not self._sleepers:
-                if self._watched >= 0:
-                    loop.remove_reader(self._watched)
-                if self._closed:
-                    self._transport.close()
-
-    def _wake_sleepers(self) -> None:
-        for ready in tuple(self._sleepers):
-            if not ready.done():
-                ready.set_result(None)
+        await self._sleepers.wait(self._transport.fileno(), timeout)
 
     def fileno(self) -> int:
         """A descriptor that is readable when an event waits; for `get(0)`. Re-dumps have their own time."""
@@ -325,13 +307,7 @@ class Monitor:
             return
         self._closed = True
         self._waker.wake()
-        for ready in tuple(self._sleepers):
-            try:
-                ready.get_loop().call_soon_threadsafe(self._wake_sleepers)
-            except RuntimeError:  # the loop is closed, and nobody waits
-                self._sleepers.discard(ready)
-        if not self._sleepers:
-            self._transport.close()
+        self._sleepers.end(self._transport)
 
     def __enter__(self) -> Self:
         return self

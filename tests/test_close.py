@@ -208,9 +208,21 @@ def next_namespace(netns: str, transport: str) -> tuple[Any, Callable[[], Any]]:
     return events, lambda: list(events)
 
 
+def next_namespace_of_a_loop(netns: str, transport: str) -> tuple[Any, Callable[[], Any]]:
+    events = ns.watch()
+
+    async def wait() -> None:
+        _ = [event async for event in events]
+
+    return events, lambda: asyncio.run(wait())
+
+
 WAITS = {
     function.__name__: function
-    for function in (next_event, next_item, next_event_of_a_loop, next_item_of_a_loop, next_namespace)
+    for function in (
+        *(next_event, next_item, next_namespace),
+        *(next_event_of_a_loop, next_item_of_a_loop, next_namespace_of_a_loop),
+    )
 }
 
 

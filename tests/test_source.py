@@ -52,6 +52,7 @@ ROOMS = {
     "engine": "aio blocking request transport",
     "proxy": "",
     "netns": "discovery settings entering names opening watching reference",
+    "sleepers": "",
     "schema": "",
     "_codec": "",
     "_core": "",

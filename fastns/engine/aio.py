@@ -13,6 +13,7 @@ from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST
 from fastns.engine.blocking import Engine
 from fastns.engine.request import Request, Response, request_methods
 from fastns.engine.transport import socket_settings
+from fastns.sleepers import Sleepers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -98,48 +99,16 @@ class AsyncEngine(Engine):
     for stays in the kernel or in the ring and takes no memory here."""
 
     def __init__(self, *args: Any, **kwarg: Any) -> None:
-        self.waiters: set[asyncio.Future[None]] = set()
+        self.sleepers = Sleepers()
         self.sending = OneAtATime()
-        self.watched: dict[int, asyncio.AbstractEventLoop] = {}
         super().__init__(*args, **kwarg)
 
     # ---- waiting ------------------------------------------------------------------------------------------
 
     async def readable(self, transport: Any) -> None:
         """Wait until the transport has something, or another waiter has received meanwhile."""
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-        fd = transport.fileno()
-        self.waiters.add(waiter)  # from here on close() leaves the descriptors to the last of them
-        try:
-            if self.closed:
-                return
-            if self.watched.get(fd) is not loop:  # a loop that was closed under its waiters watches no more
-                self.watched[fd] = loop
-                loop.add_reader(fd, self.wake)
-            if self.timeout is None:
-                await waiter
-            else:
-                await asyncio.wait_for(waiter, self.timeout)
-        except asyncio.TimeoutError:
-            raise TimeoutError(f"no answer within {self.timeout} s") from None
-        finally:
-            self.waiters.discard(waiter)
-            if not self.waiters:
-                self.unwatch()
-                if self.closed:
-                    super().hang_up()
-
-    def wake(self) -> None:
-        for waiter in tuple(self.waiters):
-            if not waiter.done() and not waiter.get_loop().is_closed():
-                waiter.set_result(None)
-
-    def unwatch(self) -> None:
-        while self.watched:
-            fd, loop = self.watched.popitem()
-            if not loop.is_closed():
-                loop.remove_reader(fd)
+        if not await self.sleepers.wait(transport.fileno(), self.timeout):
+            raise TimeoutError(f"no answer within {self.timeout} s")
 
     async def receive_async(self, seq: int) -> Any:
         while True:
@@ -156,7 +125,7 @@ class AsyncEngine(Engine):
         except TimeoutError:
             await self.readable(self.socket)
         else:
-            self.wake()
+            self.sleepers.wake()
 
     async def submit_async(
         self, data: Any, seq: int, dump: bool = False, kernel_filter: bool = False
@@ -276,14 +245,7 @@ class AsyncEngine(Engine):
         await asyncio.sleep(seconds)
 
     def hang_up(self) -> None:
-        for waiter in tuple(self.waiters):
-            try:
-                waiter.get_loop().call_soon_threadsafe(self.wake)
-            except RuntimeError:  # the loop is closed, and nobody waits
-                self.waiters.discard(waiter)
-        if not self.waiters:
-            self.unwatch()
-            super().hang_up()
+        self.sleepers.end(*filter(None, (self.events, self.transport)))
 
 
 for _name, _func in request_methods(AsyncRequest).items():

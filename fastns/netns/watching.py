@@ -9,12 +9,12 @@ import struct
 import time
 import warnings
 from collections import deque
-from contextlib import suppress
 from typing import NamedTuple, Optional, Union
 
 from fastns import _core
 from fastns.netns import reference
 from fastns.netns.reference import is_dead
+from fastns.sleepers import Sleepers
 
 
 class NetnsEvent(NamedTuple):
@@ -43,8 +43,9 @@ class Watch:
         self._wait_ms = 0
         self._inotify = self._timer = _core.borrowed(-1)
         self._waker = _core.Waker()
-        self._sleepers: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()  # tasks that wait
+        self._sleepers = Sleepers()
         self._epoll: Optional[_core.Epoll] = None
+        self._closed = False
         self._wd = -1
         try:
             self._inotify = _core.inotify_open()
@@ -158,7 +159,7 @@ class Watch:
         return self._events.popleft() if self._events else None
 
     def _check(self) -> _core.Epoll:
-        if self._epoll is None:
+        if self._closed or self._epoll is None:
             raise OSError(errno.EBADF, "the watch is closed", os.fsdecode(self._directory))
         return self._epoll
 
@@ -181,14 +182,14 @@ class Watch:
         return self
 
     def __next__(self) -> NetnsEvent:
-        if self._epoll is None:
+        if self._closed:
             raise StopIteration
         try:
             return self.get(self._timeout)
         except TimeoutError:
             raise StopIteration from None
         except OSError:
-            if self._epoll is None:  # closed meanwhile
+            if self._closed:  # meanwhile
                 raise StopIteration from None
             raise
 
@@ -196,34 +197,23 @@ class Watch:
         return self
 
     async def __anext__(self) -> NetnsEvent:
-        if self._epoll is None:
+        if self._closed:
             raise StopAsyncIteration
         try:
             return await asyncio.wait_for(self._anext(), self._timeout)
         except asyncio.TimeoutError:
             raise StopAsyncIteration from None
         except OSError:
-            if self._epoll is None:
+            if self._closed:
                 raise StopAsyncIteration from None
             raise
 
     async def _anext(self) -> NetnsEvent:
-        loop = asyncio.get_running_loop()
         while True:
             event = self._next()
             if event is not None:
                 return event
-            ready = asyncio.Event()
-            sleeper = (loop, ready)
-            fd = self.fileno()
-            loop.add_reader(fd, ready.set)
-            self._sleepers.add(sleeper)
-            try:
-                if not self.closed:
-                    await ready.wait()
-            finally:
-                self._sleepers.discard(sleeper)
-                loop.remove_reader(fd)
+            await self._sleepers.wait(self.fileno())
 
     def fileno(self) -> int:
         """For select, poll, epoll and event loops: readable when `get(0)` may have something."""
@@ -231,18 +221,13 @@ class Watch:
 
     @property
     def closed(self) -> bool:
-        return self._epoll is None
+        return self._closed
 
     def close(self) -> None:
         """End the iteration, in whatever thread it waits. Twice is fine, and so is a signal handler or a finalizer."""
-        epoll, self._epoll = self._epoll, None
+        self._closed = True
         self._waker.wake()
-        for loop, ready in tuple(self._sleepers):
-            with suppress(RuntimeError):  # the loop is closed, and nobody waits
-                loop.call_soon_threadsafe(ready.set)
-        for file in (epoll, self._inotify, self._timer):
-            if file is not None:
-                file.close()
+        self._sleepers.end(self._inotify, self._timer, *([] if self._epoll is None else [self._epoll]))
 
     def __enter__(self) -> Watch:
         return self
@@ -251,7 +236,7 @@ class Watch:
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_epoll", None) is not None:
+        if not getattr(self, "_closed", True):
             warnings.warn(f"unclosed watch of {os.fsdecode(self._directory)}", ResourceWarning, source=self)
             self.close()
 
