@@ -188,7 +188,7 @@ def test_timeout_and_cancellation_leave_the_handle_usable(run):
                 await waiting
             silent = False
             assert len([x async for x in await ipr.route("dump")]) == 1
-            assert not ipr.watched
+            assert not ipr.sleepers.watched
 
     run(main())
 
