@@ -98,8 +98,9 @@ class Handle(Generic[AnyBatch, AnyMonitor]):
         applies the stream ends with the kernel's state. `initial` begins with reading it. `all_ns` also receives
         the events of every namespace that has an id in the handle's, labelled with it.
 
-        `rcvbuf` is the kernel's buffer in bytes (default 64 MiB, beyond the system's limit where allowed), `ring_size`
-        the proxy's (default 32 MiB). Privilege: none to listen, CAP_NET_BROADCAST for `all_ns`. Raises OSError,
+        `rcvbuf` is the kernel's buffer in bytes (default 64 MiB, beyond the system's limit where allowed): where it
+        does not hold two of the events, `Lost` may stand behind some that came later. `ring_size` is the proxy's
+        buffer (default 32 MiB). Privilege: none to listen, CAP_NET_BROADCAST for `all_ns`. Raises OSError,
         ProxyError when the proxy is gone. Source: rtnetlink(7), netlink(7).
         """
         return self._monitor(

@@ -97,7 +97,9 @@ class Proxy:
         _core.reap_abandoned()
         mask = _families_mask(families, netns is not None or read_only)
         with ExitStack() as stack:
-            self._client = _core.RelayClient(
+            self._client = _core.RelayClient.__new__(_core.RelayClient)
+            _remember(self._client)
+            self._client.__init__(
                 os.fsencode(netns_module.NETNS_RUN_DIR),
                 max_channels,
                 bool(read_only),
@@ -105,7 +107,6 @@ class Proxy:
                 None if netns is None else _allowed(netns, stack),
             )
         self.pid = self._client.pid
-        _remember(self._client)
         if default:
             _defaults.append(self)
 
@@ -216,7 +217,8 @@ class Proxy:
 
 
 def _remember(client: _core.RelayClient) -> None:
-    """A forked child lets its copies of the connections go, or a proxy would not see its caller's end."""
+    """A forked child lets its copies of the connections go, or a proxy would not see its caller's end. Before there is one:
+    a child may be forked by another thread at any moment."""
     _clients.add(client)
 
 

@@ -239,8 +239,7 @@ cdef class RelayClient:
         if err < 0:
             raise os_error(-err, "socketpair")
         config.control = pair[1]
-        with nogil:
-            pid = fns_start_fork(&config)
+        pid = fns_start_fork(&config)    # with the GIL: a child that another thread forks now would keep both ends
         lx.close(pair[1])
         if pid < 0:
             lx.close(pair[0])

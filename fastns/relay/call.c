@@ -225,6 +225,11 @@ int fns_call_umask(unsigned int mask)
     return (int)CALL(umask, mask, 0, 0, 0);
 }
 
+int fns_call_personality(unsigned long persona)
+{
+    return (int)CALL(personality, persona, 0, 0, 0);
+}
+
 int fns_call_prctl(int option, unsigned long a, unsigned long b, unsigned long c)
 {
     return (int)CALL6(prctl, option, a, b, c, 0, 0);

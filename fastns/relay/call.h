@@ -45,6 +45,7 @@ int fns_call_memfd_create(const char *name, unsigned int flags);
 int fns_call_mprotect(void *at, size_t size, int protection);
 int fns_call_munmap(uintptr_t at, size_t size);
 int fns_call_open(const char *path, int flags);
+int fns_call_personality(unsigned long persona);
 int fns_call_pidfd_open(pid_t pid);
 int fns_call_poll(struct pollfd *fds, unsigned int count, int timeout_ms);
 int fns_call_prctl(int option, unsigned long a, unsigned long b, unsigned long c);

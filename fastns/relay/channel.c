@@ -223,9 +223,15 @@ static int chan_stall(struct chan *c)
 /* An error record, as soon as there is room. */
 void fns_channel_report(struct chan *c, uint32_t type, int err, uint32_t detail)
 {
-    /* The last one stands for all that find no room: the caller learns that something failed. */
-    uint32_t at = c->pending < PENDING_MAX ? c->pending++ : PENDING_MAX - 1;
+    /* The last one stands for all that find no room: the caller learns that something failed, and of a loss above all. */
+    int full = c->pending == PENDING_MAX;
+    uint32_t at = full ? PENDING_MAX - 1 : c->pending++;
 
+    if (full && c->errors[at].type == FNS_OVERRUN) {
+        if (type == FNS_OVERRUN)
+            c->errors[at].error.detail += detail;
+        return;
+    }
     c->errors[at].type = type;
     c->errors[at].error.err = err;
     c->errors[at].error.detail = detail;

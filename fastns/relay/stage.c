@@ -33,6 +33,7 @@ static const char *const stage_names[FNS_AT_COUNT] = {
     [FNS_AT_SECCOMP] = "seccomp",
     [FNS_AT_SKNS] = "ioctl(SIOCGSKNS)",
     [FNS_AT_LANDLOCK] = "landlock_restrict_self",
+    [FNS_AT_LANDLOCK_CREATE] = "landlock_create_ruleset",
 };
 
 const char *fns_stage_name(uint32_t stage)

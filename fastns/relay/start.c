@@ -288,9 +288,12 @@ static int serve(void *stack)
 /* The first process: the pid of the second, or -errno. Its own end sets proxy.first to 0. */
 static int second_start(void)
 {
-    char *stack = fns_call_mmap(NULL, STACK, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *stack;
     int err;
 
+    /* What is mapped from now on is not executable, whatever the program's was (READ_IMPLIES_EXEC of personality(2)). */
+    (void)fns_call_personality(0);
+    stack = fns_call_mmap(NULL, STACK, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (fns_call_is_error(stack))
         return (int)(intptr_t)stack;
     err = fns_call_mprotect(stack + PAGE_MOST, STACK - PAGE_MOST, PROT_READ | PROT_WRITE);
