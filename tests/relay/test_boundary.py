@@ -38,7 +38,7 @@ from handwritten import (
     messages,
 )
 
-from fastns import ProxyError, _core
+from fastns import NetNS, ProxyError, _core
 from fastns import netns as netns_module
 from fastns.proxy import Proxy
 
@@ -447,6 +447,24 @@ def test_what_names_nothing_is_the_kernels_to_judge(netns, request_):
         channel = proxy.open(netns)
         assert isinstance(told(channel, request_), bytes)
         channel.close()
+
+
+def test_traffic_of_known_kinds_is_set_up(netns):
+    """As pyroute2 asks for it."""
+    with Proxy(netns=[netns]) as proxy, NetNS(netns, proxy=proxy, flags=0) as ns:
+        try:
+            ns.tc("add", "htb", 1, handle="1:", default=0x10)
+            ns.tc("add-class", "htb", 1, handle="1:10", parent="1:", rate="256kbit", burst=6144)
+            mirror = {"kind": "mirred", "direction": "egress", "action": "mirror", "ifindex": 1}
+            ns.tc("add-filter", "u32", 1, parent="1:", prio=10, protocol=3, target="1:10", keys=["0/0+0"], action=mirror)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EOPNOTSUPP):
+                raise
+            pytest.skip("kernel: without htb, u32 or mirred")
+        options = ns.get_filters(index=1, parent=0x10000)[-1].get_attr("TCA_OPTIONS")
+        assert options.get_attr("TCA_U32_ACT").get_attr("TCA_ACT_PRIO_1").get_attr("TCA_ACT_KIND") == "mirred"
+        ns.tc("del", index=1, handle="1:", parent=0xFFFFFFFF)
+        assert "htb" not in [qdisc.get_attr("TCA_KIND") for qdisc in ns.get_qdiscs(1)]
 
 
 # -- families
