@@ -7,6 +7,7 @@
 
 #include <linux/if_link.h>
 #include <linux/net_namespace.h>
+#include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/pkt_cls.h>
 #include <linux/rtnetlink.h>
@@ -26,7 +27,9 @@ enum {
     EMATCH_LAST = 9,                                                    /* pkt_cls.h: TCF_EM_IPT */
     DIAG_REQUEST = 56, DIAG_STORAGES = 2, DIAG_LAST = 3,                /* inet_diag.h */
     XFRM_FIRST = 0x10, XFRM_MIGRATION = 0x21, XFRM_LAST = 0x28,         /* xfrm.h: XFRM_MSG_GETDEFAULT */
-    SUBSYSTEM_OSF = 5, SUBSYSTEM_CTHELPER = 9, SUBSYSTEM_HOOK = 12
+    SUBSYSTEM_HOOK = 12,                                                /* nfnetlink.h */
+    SET_EXPRESSION = 17, SET_EXPRESSIONS = 18,                          /* nf_tables.h */
+    ELEMENT_EXPRESSIONS = 11, DYNSET_EXPRESSIONS = 10, OBJECT_LAST = 10 /* nf_tables.h: NFT_OBJECT_SYNPROXY */
 };
 
 struct span {
@@ -104,18 +107,6 @@ static int has_one_of(struct span value, const char *const *names)
     while (*names != NULL && !has_name(value, *names))
         names++;
     return *names != NULL;
-}
-
-/* An attribute 1 with one of these texts, however deep: every nesting keeps attributes on multiples of four. */
-static int names_anywhere(struct span body, const char *const *names)
-{
-    for (; body.len >= sizeof(struct nlattr); body = span_from(body, NLA_ALIGNTO)) {
-        struct span rest = body, value;
-        uint32_t type;
-        if (attribute_next(&rest, &type, &value) && type == 1 && has_one_of(value, names))
-            return 1;
-    }
-    return 0;
 }
 
 /* ---- Links ------------------------------------------------------------------------------------------ */
@@ -341,7 +332,7 @@ static const char *const qdiscs[] = {
 };
 
 /* Actions of net/sched/act_*.c: the same. Not here: "bpf", which takes a descriptor (TCA_ACT_BPF_FD, act_bpf.c); "ipt"
- * and "xt", which take targets of iptables (act_ipt.c, until 6.7; see nft_compat.c below); "simple", which writes a text
+ * and "xt", which take targets of iptables (act_ipt.c, until 6.7; as nft_compat.c below); "simple", which writes a text
  * of the request into the machine's log (act_simple.c). */
 static const char *const actions[] = {
     "connmark", "csum", "ct", "ctinfo", "gact", "gate", "ife", "mirred", "mpls", "nat", "pedit", "police", "sample",
@@ -551,18 +542,104 @@ static int diag_message_ok(uint32_t type, struct span body)
     }
 }
 
-/* Subsystems of net/netfilter/nfnetlink.c, all of one namespace but fingerprints and helpers, which are the machine's
- * (nfnetlink_osf.c, nfnetlink_cthelper.c). So is some of what nft_compat.c brings in, and it takes descriptors. */
+/* Expressions of net/netfilter/nft_*.c: the devices, sets, objects and queues they name are of the socket's namespace.
+ * Not here: "match" and "target" (nft_compat.c), of which some take descriptors and files, or are the machine's. */
+static const char *const expressions[] = {
+    "bitwise", "byteorder", "cmp", "connlimit", "counter", "ct", "dup", "dynset", "exthdr", "fib", "flow_offload", "fwd",
+    "hash", "immediate", "inner", "last", "limit", "log", "lookup", "masq", "meta", "nat", "notrack", "numgen", "objref",
+    "osf", "payload", "queue", "quota", "range", "redir", "reject", "rt", "socket", "synproxy", "tproxy", "tunnel",
+    "xfrm", NULL
+};
+
+static int expression_ok(struct span expression, int depth);
+
+/* Expressions within attributes: one in `single`, and a list of them in `list`. */
+static int expressions_ok(struct span attributes, uint32_t single, uint32_t list, int depth)
+{
+    struct span value, expression;
+    uint32_t type, number;
+
+    while (attribute_next(&attributes, &type, &value)) {
+        if (type == single && type != 0 && !expression_ok(value, depth))
+            return 0;
+        while (type == list && attribute_next(&value, &number, &expression))
+            if (!expression_ok(expression, depth))
+                return 0;
+    }
+    return 1;
+}
+
+/* nf_tables_expr_parse() of net/netfilter/nf_tables_api.c; nft_dynset.c has some of its own, which have none. */
+static int expression_ok(struct span expression, int depth)
+{
+    struct span rest = expression, value;
+    uint32_t type;
+    int dynset = 0;
+
+    while (attribute_next(&rest, &type, &value)) {
+        if (type != NFTA_EXPR_NAME)
+            continue;
+        if (!has_one_of(value, expressions))
+            return 0;
+        dynset |= has_name(value, "dynset");
+    }
+    while (dynset && attribute_next(&expression, &type, &value))
+        if (type == NFTA_EXPR_DATA
+            && (depth > 0 || !expressions_ok(value, NFTA_DYNSET_EXPR, DYNSET_EXPRESSIONS, depth + 1)))
+            return 0;
+    return 1;
+}
+
+/* nf_tables_cb of net/netfilter/nf_tables_api.c: where expressions are, and objects by their number */
+static int nftables_ok(uint32_t type, struct span attributes)
+{
+    struct span value, element;
+    uint32_t attribute, number;
+
+    switch (type) {
+    case NFT_MSG_NEWRULE:
+        return expressions_ok(attributes, 0, NFTA_RULE_EXPRESSIONS, 0);
+    case NFT_MSG_NEWSET:
+        return expressions_ok(attributes, SET_EXPRESSION, SET_EXPRESSIONS, 0);
+    case NFT_MSG_NEWSETELEM:
+        while (attribute_next(&attributes, &attribute, &value))
+            while (attribute == NFTA_SET_ELEM_LIST_ELEMENTS && attribute_next(&value, &number, &element))
+                if (!expressions_ok(element, NFTA_SET_ELEM_EXPR, ELEMENT_EXPRESSIONS, 0))
+                    return 0;
+        return 1;
+    case NFT_MSG_NEWOBJ:
+        while (attribute_next(&attributes, &attribute, &value))
+            if (attribute == NFTA_OBJ_TYPE
+                && (value.len < 4 || value.at[0] || value.at[1] || value.at[2] || value.at[3] > OBJECT_LAST))
+                return 0;
+        return 1;
+    default:
+        return 1;
+    }
+}
+
+/* How many types the subsystems of net/netfilter/ have, all of one namespace but fingerprints and helpers, which are the
+ * machine's (nfnetlink_osf.c, nfnetlink_cthelper.c). */
+static const uint8_t nfnetlink[] = {
+    [NFNL_SUBSYS_CTNETLINK] = 8, [NFNL_SUBSYS_CTNETLINK_EXP] = 4,       /* nf_conntrack_netlink.c */
+    [NFNL_SUBSYS_QUEUE] = 4,                                            /* nfnetlink_queue.c */
+    [NFNL_SUBSYS_ULOG] = 2,                                             /* nfnetlink_log.c */
+    [NFNL_SUBSYS_IPSET] = 16,                                           /* ipset/ip_set_core.c */
+    [NFNL_SUBSYS_ACCT] = 5,                                             /* nfnetlink_acct.c */
+    [NFNL_SUBSYS_CTNETLINK_TIMEOUT] = 5,                                /* nfnetlink_cttimeout.c */
+    [NFNL_SUBSYS_NFTABLES] = 34,                                        /* nf_tables_api.c */
+    [NFNL_SUBSYS_NFT_COMPAT] = 1,                                       /* nft_compat.c: which revisions there are */
+    [SUBSYSTEM_HOOK] = 1,                                               /* nfnetlink_hook.c */
+};
+
 static int netfilter_message_ok(uint32_t type, struct span body)
 {
-    static const char *const compat[] = {"match", "target", NULL};
-    uint32_t subsystem = type >> 8;
+    uint32_t subsystem = type >> 8, number = type & 0xff;
 
-    if (subsystem == NFNL_SUBSYS_NONE)
-        return type == NFNL_MSG_BATCH_BEGIN || type == NFNL_MSG_BATCH_END;
-    if (subsystem > SUBSYSTEM_HOOK || subsystem == SUBSYSTEM_OSF || subsystem == SUBSYSTEM_CTHELPER)
-        return 0;
-    return subsystem != NFNL_SUBSYS_NFTABLES || !names_anywhere(body, compat);
+    if (type == NFNL_MSG_BATCH_BEGIN || type == NFNL_MSG_BATCH_END)
+        return 1;
+    return subsystem < sizeof(nfnetlink) && number < nfnetlink[subsystem]
+        && (subsystem != NFNL_SUBSYS_NFTABLES || nftables_ok(number, span_from(body, sizeof(struct nfgenmsg))));
 }
 
 static int message_ok(struct request *r, int family, uint32_t type, struct span body)

@@ -471,6 +471,26 @@ def test_traffic_of_known_kinds_is_set_up(netns):
 
 DIAG, XFRM, NETFILTER = 4, 6, 12
 INET = struct.pack("=BBBBI", 2, 6, 0, 0, 0xFFFFFFFF) + b"\0" * 48
+
+
+def nftables(kind, body):
+    return message(0xA00 | kind, REQUEST | ACK, b"\0" * 4 + body)
+
+
+def expression(kind, data):
+    return attribute(1, kind) + attribute(2, data)
+
+
+def expressions(number, *kinds_and_data):
+    """An attribute that is a list of them."""
+    pairs = zip(kinds_and_data[::2], kinds_and_data[1::2])
+    return attribute(number, b"".join(attribute(1, expression(*pair)) for pair in pairs))
+
+
+def dynset(inside):
+    return attribute(1, b"match\0") + inside
+
+
 OTHERS = {
     "map of sockets": (DIAG, message(20, REQUEST | DUMP, INET + attribute(2, attribute(1, NUMBER)))),
     "sockets of the machine": (DIAG, message(20, REQUEST | DUMP, b"\x28" + b"\0" * 23)),
@@ -480,10 +500,24 @@ OTHERS = {
     "fingerprints": (NETFILTER, message(0x500, REQUEST | ACK | CREATE, b"\0\0\0\0")),
     "helpers": (NETFILTER, message(0x901, REQUEST | DUMP, b"\0\0\0\0")),
     "subsystem nobody knows": (NETFILTER, message(0xD00, REQUEST | ACK, b"\0\0\0\0")),
-    "older match": (
-        NETFILTER,
-        message(0xA06, REQUEST | ACK, b"\0" * 4 + attribute(4, attribute(1, attribute(1, b"match\0")))),
-    ),
+    "type of a subsystem nobody knows": (NETFILTER, message(0x108, REQUEST | ACK, b"\0\0\0\0")),
+    "type of nftables nobody knows": (NETFILTER, message(0xA22, REQUEST | ACK, b"\0\0\0\0")),
+    "object nobody knows": (NETFILTER, nftables(18, attribute(3, b"\0\0\0\x0b"))),
+    "object with a short number": (NETFILTER, nftables(18, attribute(3, b"\1"))),
+    "dynset in a dynset": (NETFILTER, nftables(6, expressions(4, b"dynset", dynset(expressions(10, b"dynset", b""))))),
+}
+OTHERS |= {
+    f"{kind.decode()} {where}": (NETFILTER, request)
+    for kind in (b"match\0", b"target", b"fnsnew\0", b"bitwise2", b"")
+    for where, request in {
+        "in a rule": nftables(6, expressions(4, b"counter", b"", kind, NUMBER)),
+        "in a set": nftables(9, attribute(17, expression(kind, NUMBER))),
+        "in a set's list": nftables(9, expressions(18, kind, NUMBER)),
+        "in an element": nftables(12, attribute(3, attribute(1, attribute(7, expression(kind, NUMBER))))),
+        "in an element's list": nftables(12, attribute(3, b"\4\0\1\0" + attribute(1, expressions(11, kind, NUMBER)))),
+        "in a dynset": nftables(6, expressions(4, b"dynset", dynset(attribute(7, expression(kind, NUMBER))))),
+        "in a dynset's list": nftables(6, expressions(4, b"dynset\0", dynset(expressions(10, kind, NUMBER)))),
+    }.items()
 }
 
 
@@ -502,12 +536,38 @@ def test_requests_of_other_families(netns, what):
         (DIAG, message(20, REQUEST | DUMP, INET)),
         (XFRM, message(0x15, REQUEST | DUMP, b"\0" * 64)),
         (NETFILTER, message(0xA0A, REQUEST | ACK | DUMP, b"\0\0\0\0")),
+        (NETFILTER, nftables(0, attribute(1, b"match\0"))),
+        (NETFILTER, nftables(3, attribute(1, b"target\0") + attribute(3, b"match\0"))),
+        (NETFILTER, nftables(6, expressions(4, b"immediate", b"", b"dynset", dynset(expressions(10, b"limit", b""))))),
+        (NETFILTER, nftables(18, attribute(3, b"\0\0\0\x0a"))),
     ],
 )
 def test_other_families_within_the_list(netns, family, request_):
     with Proxy(netns=[netns], families=[family]) as proxy:
         channel = proxy.open(netns, family=family)
         assert isinstance(told(channel, request_), bytes)
+        channel.close()
+
+
+def test_a_table_of_any_name_is_made(netns):
+    batch = struct.pack("=BB", 0, 0) + struct.pack(">H", 10)
+    within = attribute(1, b"match\0") + attribute(2, b"target\0")
+    requests = [
+        (0, REQUEST | ACK | CREATE, attribute(1, b"match\0")),
+        (3, REQUEST | ACK | CREATE, attribute(1, b"match\0") + attribute(3, b"target\0")),
+        (6, REQUEST | ACK | CREATE, within + expressions(4, b"counter", b"")),
+        (9, REQUEST | ACK | CREATE, within + attribute(4, b"\0" * 4) + attribute(5, b"\0\0\0\4") + attribute(10, b"\0\0\0\1")),
+    ]
+    sent = [message(0xA00 | kind, flags, b"\1\0\0\0" + body) for kind, flags, body in requests]
+    with Proxy(netns=[netns], families=[NETFILTER]) as proxy:
+        channel = proxy.open(netns, family=NETFILTER)
+        channel.send(message(0x10, REQUEST, batch) + b"".join(sent) + message(0x11, REQUEST, batch))
+        answers = []
+        while len(answers) < len(sent) and not any(answers):
+            answers += [struct.unpack_from("=i", rest)[0] for *_, rest in messages(channel.recv(WAIT))]
+        if -errno.EOPNOTSUPP in answers:
+            pytest.skip("kernel: without nftables")
+        assert answers == [0] * len(sent)
         channel.close()
 
 
