@@ -26,6 +26,7 @@ enum {
     RSVP_ACTIONS = 6, TCINDEX_ACTIONS = 7,          /* pkt_cls.h, of which later ones are without */
     EMATCH_LAST = 9,                                                    /* pkt_cls.h: TCF_EM_IPT */
     DIAG_REQUEST = 56, DIAG_STORAGES = 2, DIAG_LAST = 3,                /* inet_diag.h */
+    MDB_ENTRY_ATTRIBUTES = 2, MDB_DEVICE = 8,                           /* if_bridge.h: MDBE_ATTR_IFINDEX */
     XFRM_FIRST = 0x10, XFRM_MIGRATION = 0x21, XFRM_LAST = 0x28,         /* xfrm.h: XFRM_MSG_GETDEFAULT */
     SUBSYSTEM_HOOK = 12,                                                /* nfnetlink.h */
     SET_EXPRESSION = 17, SET_EXPRESSIONS = 18,                          /* nf_tables.h */
@@ -41,6 +42,7 @@ struct request {
     const uint8_t *data;             /* the whole of it: patches are offsets into it */
     const struct fns_patches *patches;
     uint32_t consumed;               /* patches met so far */
+    uint16_t flags;                  /* of the message that is read */
 };
 
 /* ---- Attributes ------------------------------------------------------------------------------------- */
@@ -116,25 +118,28 @@ static int has_one_of(struct span value, const char *const *names)
  * (IFLA_PARENT_DEV_NAME, drivers/net/wwan/wwan_core.c); "virt_wifi", an interface of a radio of the first namespace,
  * which is told of it (common_wiphy, drivers/net/wireless/virtual/virt_wifi.c); "hsr", of whose failures the first
  * namespace is told (net/hsr/hsr_netlink.c); "vsockmon", where all the machine's vsock packets come by
- * (drivers/net/vsockmon.c). */
+ * (drivers/net/vsockmon.c); "ipvlan" and "ipvtap", of which one on another sets the mode of all that share a device,
+ * which may be elsewhere (ipvlan_link_new(), drivers/net/ipvlan/ipvlan_main.c). */
 static const struct kind {
     char name[12];
     uint8_t peer;            /* the attribute that is a link of its own, with a namespace of its own */
     uint8_t descriptors;     /* attributes below this number take one */
     uint8_t last;            /* where there is either: the last attribute that was read */
+    uint8_t below;           /* options are about what is below it, which may be elsewhere unless it is only made here */
 } kinds[] = {
-    {"veth", VETH_INFO_PEER, 0, VETH_INFO_PEER},     /* drivers/net/veth.c */
-    {"vxcan", VETH_INFO_PEER, 0, VETH_INFO_PEER},    /* drivers/net/can/vxcan.c */
-    {"netkit", VETH_INFO_PEER, 0, 9},                /* drivers/net/netkit.c: IFLA_NETKIT_PEER_INFO, _TAILROOM */
-    {"gtp", 0, 3, 8},                                /* drivers/net/gtp.c: IFLA_GTP_FD0, IFLA_GTP_FD1, _LOCAL6 */
-    {"amt", 0, 0, 0}, {"bareudp", 0, 0, 0}, {"batadv", 0, 0, 0}, {"bond", 0, 0, 0}, {"bridge", 0, 0, 0},
-    {"can", 0, 0, 0}, {"caif", 0, 0, 0}, {"dsa", 0, 0, 0}, {"dummy", 0, 0, 0}, {"erspan", 0, 0, 0},
-    {"geneve", 0, 0, 0}, {"gre", 0, 0, 0}, {"gretap", 0, 0, 0}, {"ifb", 0, 0, 0}, {"ip6erspan", 0, 0, 0},
-    {"ip6gre", 0, 0, 0}, {"ip6gretap", 0, 0, 0}, {"ip6tnl", 0, 0, 0}, {"ipip", 0, 0, 0}, {"ipoib", 0, 0, 0},
-    {"ipvlan", 0, 0, 0}, {"ipvtap", 0, 0, 0}, {"lowpan", 0, 0, 0}, {"macsec", 0, 0, 0}, {"macvlan", 0, 0, 0},
-    {"macvtap", 0, 0, 0}, {"nlmon", 0, 0, 0}, {"ovpn", 0, 0, 0}, {"pfcp", 0, 0, 0}, {"rmnet", 0, 0, 0},
-    {"sit", 0, 0, 0}, {"team", 0, 0, 0}, {"tun", 0, 0, 0}, {"vcan", 0, 0, 0}, {"vlan", 0, 0, 0}, {"vrf", 0, 0, 0},
-    {"vti", 0, 0, 0}, {"vti6", 0, 0, 0}, {"vxlan", 0, 0, 0}, {"wireguard", 0, 0, 0}, {"xfrm", 0, 0, 0},
+    {"veth", VETH_INFO_PEER, 0, VETH_INFO_PEER, 0},  /* drivers/net/veth.c */
+    {"vxcan", VETH_INFO_PEER, 0, VETH_INFO_PEER, 0}, /* drivers/net/can/vxcan.c */
+    {"netkit", VETH_INFO_PEER, 0, 9, 0},             /* drivers/net/netkit.c: IFLA_NETKIT_PEER_INFO, _TAILROOM */
+    {"gtp", 0, 3, 8, 1},                             /* drivers/net/gtp.c: IFLA_GTP_FD0, IFLA_GTP_FD1, _LOCAL6 */
+    {"batadv", 0, 0, 0, 0}, {"bond", 0, 0, 0, 0}, {"bridge", 0, 0, 0, 0}, {"can", 0, 0, 0, 0}, {"caif", 0, 0, 0, 0},
+    {"dsa", 0, 0, 0, 0}, {"dummy", 0, 0, 0, 0}, {"ifb", 0, 0, 0, 0}, {"ipoib", 0, 0, 0, 0}, {"lowpan", 0, 0, 0, 0},
+    {"nlmon", 0, 0, 0, 0}, {"ovpn", 0, 0, 0, 0}, {"team", 0, 0, 0, 0}, {"tun", 0, 0, 0, 0}, {"vcan", 0, 0, 0, 0},
+    {"vlan", 0, 0, 0, 0}, {"vrf", 0, 0, 0, 0}, {"wireguard", 0, 0, 0, 0},
+    {"amt", 0, 0, 0, 1}, {"bareudp", 0, 0, 0, 1}, {"erspan", 0, 0, 0, 1}, {"geneve", 0, 0, 0, 1}, {"gre", 0, 0, 0, 1},
+    {"gretap", 0, 0, 0, 1}, {"ip6erspan", 0, 0, 0, 1}, {"ip6gre", 0, 0, 0, 1}, {"ip6gretap", 0, 0, 0, 1},
+    {"ip6tnl", 0, 0, 0, 1}, {"ipip", 0, 0, 0, 1}, {"macsec", 0, 0, 0, 1}, {"macvlan", 0, 0, 0, 1},
+    {"macvtap", 0, 0, 0, 1}, {"pfcp", 0, 0, 0, 1}, {"rmnet", 0, 0, 0, 1}, {"sit", 0, 0, 0, 1}, {"vti", 0, 0, 0, 1},
+    {"vti6", 0, 0, 0, 1}, {"vxlan", 0, 0, 0, 1}, {"xfrm", 0, 0, 0, 1},
 };
 
 static const struct kind *kind_find(struct span name)
@@ -189,7 +194,9 @@ static int linkinfo_ok(struct request *r, struct span info, int depth)
             return 0;
         }
     }
-    return !given || (kind != NULL && kind_data_ok(r, kind, data, depth));
+    if (!given)
+        return 1;
+    return kind != NULL && (!kind->below || (r->flags & NLM_F_EXCL) != 0) && kind_data_ok(r, kind, data, depth);
 }
 
 /* A program is a descriptor, and a negative number none: that takes a program off. */
@@ -253,6 +260,30 @@ static int address_ok(struct span attributes)
 
     while (attribute_next(&attributes, &type, &value))
         if (type == ADDR_TARGET_NETNSID || type > ADDR_LAST)
+            return 0;
+    return 1;
+}
+
+/* Where a VXLAN sends to: through a device of the namespace it was made in. vxlan_fdb_parse() and vxlan_xmit_one() of
+ * drivers/net/vxlan/vxlan_core.c, vxlan_mdb_config_attrs_init() of vxlan_mdb.c */
+static int names_device(struct span attributes, uint32_t device)
+{
+    struct span value;
+    uint32_t type;
+
+    while (attribute_next(&attributes, &type, &value))
+        if (type == device)
+            return 1;
+    return 0;
+}
+
+static int mdb_ok(struct span attributes)
+{
+    struct span value;
+    uint32_t type;
+
+    while (attribute_next(&attributes, &type, &value))
+        if (type == MDB_ENTRY_ATTRIBUTES && names_device(value, MDB_DEVICE))
             return 0;
     return 1;
 }
@@ -450,7 +481,7 @@ static int action_message_ok(struct span attributes)
 /* ---- The types of NETLINK_ROUTE --------------------------------------------------------------------- */
 
 /* What the body of a message may hold. */
-enum body { NOTHING_NAMED, LINKS, ADDRESSES, NSIDS, ROUTES, NEXTHOPS, QDISCS, FILTERS, ACTIONS };
+enum body { NOTHING_NAMED, LINKS, ADDRESSES, NEIGHBOURS, MDBS, NSIDS, ROUTES, NEXTHOPS, QDISCS, FILTERS, ACTIONS };
 enum { NEW = 1, DEL = 2, GET = 4, SET = 8 };
 
 /* By (type - RTM_BASE) / 4, the kinds of request the kernel registers a function for. NOTHING_NAMED: no attribute of it
@@ -462,7 +493,7 @@ static const struct { uint8_t requests, body; } rtnetlink[] = {
     {NEW | DEL | GET, ROUTES},           /* 24 route: fib_frontend.c, ipmr.c of net/ipv4, route.c, ip6mr.c of net/ipv6,
                                           * net/mpls/af_mpls.c, net/phonet/pn_netlink.c, net/can/gw.c,
                                           * net/mctp/route.c */
-    {NEW | DEL | GET, NOTHING_NAMED},    /* 28 neigh: net/core/neighbour.c, fdb of rtnetlink.c, net/mctp/neigh.c */
+    {NEW | DEL | GET, NEIGHBOURS},       /* 28 neigh: net/core/neighbour.c, fdb of rtnetlink.c, net/mctp/neigh.c */
     {NEW | DEL | GET, NOTHING_NAMED},    /* 32 rule: net/core/fib_rules.c */
     {NEW | DEL | GET, QDISCS},           /* 36 qdisc: net/sched/sch_api.c */
     {NEW | DEL | GET, QDISCS},           /* 40 tclass: net/sched/sch_api.c */
@@ -477,7 +508,7 @@ static const struct { uint8_t requests, body; } rtnetlink[] = {
     {0, NOTHING_NAMED},                  /* 76 dcb: its tables go by the number of a link, of whatever namespace
                                           * (dcb_app_list, net/dcb/dcbnl.c) */
     {GET, NOTHING_NAMED},                /* 80 netconf: net/ipv4/devinet.c, net/ipv6/addrconf.c, net/mpls/af_mpls.c */
-    {NEW | DEL | GET, NOTHING_NAMED},    /* 84 mdb: net/core/rtnetlink.c, net/bridge/br_mdb.c, vxlan_mdb.c */
+    {NEW | DEL | GET, MDBS},             /* 84 mdb: net/core/rtnetlink.c, net/bridge/br_mdb.c, vxlan_mdb.c */
     {NEW | GET, NSIDS},                  /* 88 nsid: net/core/net_namespace.c */
     {GET | SET, NOTHING_NAMED},          /* 92 stats: net/core/rtnetlink.c */
     {0, NOTHING_NAMED},                  /* 96 cachereport: only told, net/ipv4/ipmr.c, net/ipv6/ip6mr.c */
@@ -501,6 +532,10 @@ static int route_message_ok(struct request *r, uint32_t type, struct span body)
         return link_ok(r, span_from(body, body.len < sizeof(struct ifinfomsg) ? 4 : sizeof(struct ifinfomsg)), 0);
     case ADDRESSES:
         return address_ok(span_from(body, sizeof(struct ifaddrmsg)));
+    case NEIGHBOURS:             /* of others than new ones it is a device of this namespace */
+        return type != RTM_NEWNEIGH || !names_device(span_from(body, sizeof(struct ndmsg)), NDA_IFINDEX);
+    case MDBS:
+        return mdb_ok(span_from(body, 8));
     case NSIDS:
         return nsid_ok(r, span_from(body, 4));
     case ROUTES:
@@ -670,7 +705,7 @@ int fns_boundary_knows_family(int family)
 /* Read as netlink_rcv_skb() reads it. */
 int fns_boundary_holds(int family, const uint8_t *data, uint32_t len, const struct fns_patches *patches)
 {
-    struct request r = {data, patches, 0};
+    struct request r = {data, patches, 0, 0};
     struct span rest = {data, len};
 
     while (rest.len >= sizeof(struct nlmsghdr)) {
@@ -681,6 +716,7 @@ int fns_boundary_holds(int family, const uint8_t *data, uint32_t len, const stru
         if (header.nlmsg_len < sizeof(header) || header.nlmsg_len > rest.len)
             break;               /* the kernel stops here as well */
         body.len = (uint32_t)(header.nlmsg_len - sizeof(header));
+        r.flags = header.nlmsg_flags;
         if (!message_ok(&r, family, header.nlmsg_type, body))
             return 0;
         rest = span_from(rest, (header.nlmsg_len + 3u) & ~3u);

@@ -306,8 +306,8 @@ def test_descriptor_of_another_file_is_no_namespace(options):
 # -- closed lists
 
 
-def new_link(info, more=b""):
-    return message(NEWLINK, REQUEST | ACK | CREATE, link_body() + NAME + more + attribute(18, info))
+def new_link(info, more=b"", flags=CREATE):
+    return message(NEWLINK, REQUEST | ACK | flags, link_body() + NAME + more + attribute(18, info))
 
 
 def kind_of(name, data=b"\0\0\0\0"):
@@ -318,6 +318,7 @@ ROUTE = struct.pack("=BBBBBBBBI", 2, 32, 0, 0, 254, 3, 0, 1, 0)
 FILTER = b"\0" * 20
 BPF_ENCAP = attribute(21, b"\6\0") + attribute(22, attribute(1, attribute(1, NUMBER)))
 LOCAL_ENCAP = attribute(21, b"\7\0") + attribute(22, attribute(8, attribute(1, NUMBER)))
+ABOVE = (b"gre", b"ip6gretap", b"ip6tnl", b"sit", b"vti6", b"vxlan", b"geneve", b"xfrm", b"macvlan", b"macsec")
 ACTIONS = b"\0" * 4
 ACTION_LISTS = {b"basic": 3, b"cgroup": 1, b"flow": 9, b"flower": 3, b"fw": 4, b"matchall": 2, b"route": 6, b"rsvp": 6}
 ACTION_LISTS |= {b"rsvp6": 6, b"tcindex": 7, b"u32": 7}
@@ -372,6 +373,12 @@ BEYOND = {
         NEWROUTE, REQUEST | ACK, ROUTE + attribute(21, b"\7\0") + attribute(22, attribute(12, NUMBER))
     ),
     "radio of the first namespace": new_link(attribute(1, b"virt_wifi\0"), attribute(5, struct.pack("=I", 1))),
+    "device shared with another namespace": new_link(attribute(1, b"ipvlan\0")),
+    "device shared with another namespace, tap": new_link(attribute(1, b"ipvtap\0")),
+    "device a VXLAN sends through": message(28, REQUEST | ACK | CREATE, b"\7" + b"\0" * 11 + attribute(8, NUMBER)),
+    "device a VXLAN sends a group through": message(
+        84, REQUEST | ACK | CREATE, b"\7" + b"\0" * 7 + attribute(0x8002, attribute(8, NUMBER))
+    ),
     "ring whose failures are told elsewhere": new_link(kind_of(b"hsr\0")),
     "part of a gtp nobody knows": new_link(attribute(1, b"gtp\0") + attribute(2, attribute(9, NUMBER))),
     "part of a veth nobody knows": new_link(attribute(1, b"veth\0") + attribute(2, attribute(2, NUMBER))),
@@ -397,6 +404,7 @@ BEYOND = {
     "match nobody knows, nested": filter_of(b"flow", attribute(0x8000 | 11, matches(1, 4, 0xFFFF))),
     "match without a kind": filter_of(b"cgroup", attribute(3, attribute(2, attribute(1, b"\0\0")))),
 }
+BEYOND |= {f"link below a {kind.decode()} that is there": new_link(kind_of(kind + b"\0")) for kind in ABOVE}
 BEYOND |= {
     f"{kind.decode()} as action {at} of {name.decode()}": filter_of(name, attribute(number, actions(*[b"gact"] * at, kind)))
     for name, number in ACTION_LISTS.items()
@@ -434,12 +442,19 @@ def test_descriptors_and_what_nobody_knows_are_refused(netns, what):
         message(40, REQUEST | ACK, FILTER + attribute(1, b"htb") + attribute(2, b"")),
         message(48, REQUEST | ACK | CREATE, ACTIONS + attribute(1, actions(b"mirred", b"police\0"))),
         message(50, REQUEST | DUMP, ACTIONS + attribute(1, attribute(1, attribute(1, b"mirred\0")))),
-        new_link(attribute(1, b"gtp\0") + attribute(2, attribute(8, NUMBER))),
+        new_link(attribute(1, b"gtp\0") + attribute(2, attribute(8, NUMBER)), flags=CREATE | EXCL),
+        *(new_link(kind_of(kind + b"\0"), flags=CREATE | EXCL) for kind in ABOVE),
+        new_link(attribute(1, b"vxlan\0")),
+        message(30, REQUEST | DUMP, b"\0" * 12 + attribute(8, NUMBER)),
+        message(29, REQUEST | ACK, b"\7" + b"\0" * 11 + attribute(8, NUMBER)),
+        message(84, REQUEST | ACK | CREATE, b"\7" + b"\0" * 7 + attribute(0x8002, attribute(5, NUMBER))),
         message(88, REQUEST | ACK, b"\0\0\0\0" + attribute(1, struct.pack("=i", 3))),
     ],
     ids=[
         *("vlan", "no data", "program off", "tunnel", "filter", "kind behind", "action", "match", "filter away"),
-        *("qdisc", "class", "actions", "actions told", "gtp", "id"),
+        *("qdisc", "class", "actions", "actions told", "gtp"),
+        *(f"new {kind.decode()}" for kind in ABOVE),
+        *("vxlan without options", "neighbours told", "neighbour away", "group", "id"),
     ],
 )
 def test_what_names_nothing_is_the_kernels_to_judge(netns, request_):
