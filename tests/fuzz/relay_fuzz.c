@@ -321,8 +321,10 @@ static void round_ring(void)
 static void round_policy(void)
 {
     static const uint16_t kinds[] = {RTM_NEWLINK, RTM_SETLINK, RTM_GETLINK, RTM_NEWADDR, 88, 90, RTM_NEWROUTE,
-                                     RTM_NEWTFILTER, 20, 0xa06};
-    static const uint16_t types[] = {1, 2, 3, 4, 9, 10, 18, 19, 21, 22, 28, 37, 43, 46};
+                                     RTM_NEWQDISC, RTM_NEWTFILTER, RTM_NEWACTION, 20, 0xa06, 0xa09, 0xa0c, 0xa12};
+    static const uint16_t types[] = {1, 1, 2, 2, 3, 4, 7, 9, 10, 11, 17, 18, 18, 19, 21, 22, 28, 37, 43, 46};
+    static const uint8_t headers[] = {4, 4, 8, 12, 16, 16, 20, 20};
+    static const char names[][8] = {"veth", "gtp", "htb", "u32", "basic", "flow", "mirred", "dynset", "counter"};
     uint32_t len = rnd(400), offset = rnd(400);
     struct fns_patches patches = {&offset, &(int){-1}, rnd(2)};
     uint8_t *data = malloc(len);
@@ -331,20 +333,28 @@ static void round_policy(void)
         fail("memory");
     fill(data, len);
     for (uint32_t at = 0; at + sizeof(struct nlmsghdr) <= len;) {
-        struct nlmsghdr h = {16 + rnd(200), kinds[rnd(10)], NLM_F_REQUEST, 1, 0};
+        struct nlmsghdr h = {16 + rnd(200), kinds[rnd(15)], NLM_F_REQUEST, 1, 0};
         if (h.nlmsg_len > len - at && rnd(4))
             h.nlmsg_len = len - at;
         memcpy(data + at, &h, sizeof(h));
-        for (uint32_t a = at + 16 + (rnd(2) ? 16 : 8); a + 4 <= len && a + 4 <= at + h.nlmsg_len;) {
-            struct nlattr t = {(uint16_t)(4 + rnd(40)), (uint16_t)(types[rnd(14)] | (rnd(3) ? 0 : 0x8000))};
+        uint32_t header = h.nlmsg_type == RTM_NEWTFILTER ? 20 : headers[rnd(8)];
+        int named = 0;
+        for (uint32_t a = at + 16 + header; a + 4 <= len && a + 4 <= at + h.nlmsg_len;) {
+            uint16_t type = named && rnd(4) ? 2 : types[rnd(20)];    /* behind a kind, its options */
+            struct nlattr t = {(uint16_t)(4 + rnd(rnd(3) ? 40 : 200)), (uint16_t)(type | (rnd(3) ? 0 : 0x8000))};
+            named = type == 1 && rnd(2) && a + 12 <= len;
+            if (named) {
+                t.nla_len = 12;
+                memcpy(data + a + sizeof(t), names[rnd(9)], 8);
+            }
             memcpy(data + a, &t, sizeof(t));
-            a += rnd(4) ? 4 : (t.nla_len + 3u) & ~3u;
+            a += rnd(4) && !named ? 4 : (t.nla_len + 3u) & ~3u;
         }
         at += (h.nlmsg_len + 3u) & ~3u;
         if (h.nlmsg_len < 16)
             break;
     }
-    (void)fns_boundary_holds(rnd(2) ? NETLINK_ROUTE : (int)rnd(20), data, len, &patches);
+    (void)fns_boundary_holds(rnd(2) ? NETLINK_ROUTE : rnd(2) ? NETLINK_NETFILTER : (int)rnd(20), data, len, &patches);
     free(data);
 }
 

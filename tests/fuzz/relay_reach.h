@@ -7,6 +7,8 @@
 
 #include <linux/if_addr.h>
 #include <linux/net_namespace.h>
+#include <linux/pkt_cls.h>
+#include <linux/rtnetlink.h>
 #include <linux/veth.h>
 #include <net/if.h>
 
@@ -131,24 +133,50 @@ static void any_attribute(struct writer *w, int depth)
         w->bytes[rnd(w->len)] = (uint8_t)rnd(256);
 }
 
+/* A kind of traffic, its options, and in them a list of actions at a place that is one for some kinds of filter. */
+static void any_traffic(struct writer *w)
+{
+    static const char *const kinds[] = {"htb", "prio", "teql0", "atm", "u32", "basic", "bpf", "fnsnew"};
+    static const char *const actions[] = {"mirred", "gact", "simple", "bpf", "ipt", "fnsnew"};
+    uint32_t options, list, at;
+
+    for (uint32_t i = rnd(6) ? 1 : rnd(3); i > 0; i--) {
+        const char *kind = kinds[rnd(8)];
+        put_attribute(w, TCA_KIND, kind, (uint32_t)strlen(kind) + rnd(2));
+    }
+    options = nest(w, rnd(6) ? TCA_OPTIONS : TCA_KIND);
+    list = nest(w, 1 + rnd(11));
+    for (uint32_t i = rnd(4); i > 0; i--) {
+        const char *kind = actions[rnd(6)];
+        at = nest(w, i | (rnd(2) ? 0 : 0x8000));
+        put_attribute(w, TCA_ACT_KIND, kind, (uint32_t)strlen(kind) + rnd(2));
+        any_attribute(w, 2);
+        unnest(w, at);
+    }
+    unnest(w, list);
+    unnest(w, options);
+}
+
 static void any_message(struct writer *w)
 {
+    static const struct tcmsg root = {.tcm_ifindex = 1, .tcm_parent = TC_H_ROOT, .tcm_info = 3 << 8};
     static const uint8_t headers[] = {16, 16, 16, 8, 8, 4, 12, 20, 1, 0};
-    static const uint8_t types[] = {16, 16, 16, 18, 19, 20, 22, 58, 62, 88, 90, 108, 24, 44, 104};
+    static const uint8_t types[] = {16, 16, 16, 18, 19, 20, 22, 58, 62, 88, 90, 108, 24, 36, 40, 44, 48, 100, 104};
     uint32_t type = rnd(3) ? types[rnd(sizeof(types))] : rnd(140);
     uint32_t flags = rnd(2) ? NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL : rnd(2) ? NLM_F_DUMP : NLM_F_ACK;
-    uint32_t header = headers[rnd(10)], at;
+    uint32_t header = headers[rnd(10)], at, group = type & ~3u;
+    int traffic = (group >= RTM_NEWQDISC && group <= RTM_NEWACTION) || group == RTM_NEWCHAIN;
 
-    if (rnd(4)) {
-        uint32_t group = type & ~3u;
+    if (rnd(4))
         header = group == 16 || group == 108 ? 16 : group == 20 || group == 56 || group == 60 || group == 104 ? 8
-            : group == 88 ? 4 : group == 44 ? 20 : 12;
-    }
+            : group == 88 || group == RTM_NEWACTION ? 4 : traffic ? sizeof(root) : 12;
     at = message_begin(w, type, flags, header);
+    if (header == sizeof(root))
+        memcpy(w->bytes + at + sizeof(struct nlmsghdr), &root, sizeof(root));
     if (header >= 4)
         w->bytes[at + sizeof(struct nlmsghdr)] = (uint8_t)(rnd(2) ? 0 : rnd(2) ? AF_INET6 : rnd(130));
     for (uint32_t i = rnd(5); i > 0; i--)
-        any_attribute(w, 0);
+        traffic ? any_traffic(w) : any_attribute(w, 0);
     message_end(w, at);
     if (rnd(40) == 0)
         w->bytes[at + rnd(4)] = (uint8_t)rnd(256);

@@ -38,7 +38,7 @@ from handwritten import (
     messages,
 )
 
-from fastns import ProxyError, _core
+from fastns import NetNS, ProxyError, _core
 from fastns import netns as netns_module
 from fastns.proxy import Proxy
 
@@ -56,7 +56,7 @@ HEADERS = {16: 16, 20: 8, 24: 12, 28: 12, 32: 12, 36: 20, 40: 20, 44: 20, 56: 8,
 HEADERS |= {100: 20, 104: 8, 108: 16, 112: 8, 116: 8, 120: 8}
 KNOWN = {
     *(16, 17, 18, 19, 20, 21, 22, 24, 25, 26, 28, 29, 30, 32, 33, 34, 36, 37, 38, 40, 41, 42, 44, 45, 46, 48, 49, 50),
-    *(58, 62, 66, 67, 72, 73, 74, 78, 79, 82, 84, 85, 86, 88, 90, 94, 95, 100, 101, 102, 104, 105, 106, 108, 109),
+    *(58, 62, 66, 67, 72, 73, 74, 82, 84, 85, 86, 88, 90, 94, 95, 100, 101, 102, 104, 105, 106, 108, 109),
     *(112, 113, 114, 118, 120, 121, 122),
 }
 
@@ -306,8 +306,8 @@ def test_descriptor_of_another_file_is_no_namespace(options):
 # -- closed lists
 
 
-def new_link(info, more=b""):
-    return message(NEWLINK, REQUEST | ACK | CREATE, link_body() + NAME + more + attribute(18, info))
+def new_link(info, more=b"", flags=CREATE):
+    return message(NEWLINK, REQUEST | ACK | flags, link_body() + NAME + more + attribute(18, info))
 
 
 def kind_of(name, data=b"\0\0\0\0"):
@@ -318,8 +318,27 @@ ROUTE = struct.pack("=BBBBBBBBI", 2, 32, 0, 0, 254, 3, 0, 1, 0)
 FILTER = b"\0" * 20
 BPF_ENCAP = attribute(21, b"\6\0") + attribute(22, attribute(1, attribute(1, NUMBER)))
 LOCAL_ENCAP = attribute(21, b"\7\0") + attribute(22, attribute(8, attribute(1, NUMBER)))
-BPF_ACTION = attribute(2, attribute(1, attribute(1, attribute(1, b"bpf") + attribute(2, attribute(5, NUMBER)))))
+ABOVE = (b"gre", b"ip6gretap", b"ip6tnl", b"sit", b"vti6", b"vxlan", b"geneve", b"xfrm", b"macvlan", b"macsec")
 ACTIONS = b"\0" * 4
+ACTION_LISTS = {b"basic": 3, b"cgroup": 1, b"flow": 9, b"flower": 3, b"fw": 4, b"matchall": 2, b"route": 6, b"rsvp": 6}
+ACTION_LISTS |= {b"rsvp6": 6, b"tcindex": 7, b"u32": 7}
+
+
+def filter_of(kind, *options):
+    return message(44, REQUEST | ACK | CREATE, FILTER + attribute(1, kind + b"\0") + attribute(2, b"".join(options)))
+
+
+def actions(*kinds):
+    """The inside of a list of them."""
+    return b"".join(attribute(1 + at, attribute(1, kind) + attribute(2, b"")) for at, kind in enumerate(kinds))
+
+
+def matches(*kinds):
+    """The inside of a tree of them."""
+    each = [attribute(1 + at, struct.pack("=HHHH", 0, kind, 0, 0)) for at, kind in enumerate(kinds)]
+    return attribute(1, struct.pack("=HH", len(kinds), 0)) + attribute(2, b"".join(each))
+
+
 BEYOND = {
     "socket of a gtp": new_link(kind_of(b"gtp\0")),
     "file of a ppp": new_link(kind_of(b"ppp\0")),
@@ -349,15 +368,52 @@ BEYOND = {
     "program of a next hop": message(
         104, REQUEST | ACK, b"\0" * 8 + attribute(7, b"\6\0") + attribute(8, attribute(1, attribute(1, NUMBER)))
     ),
-    "program as a filter": message(
-        44, REQUEST | ACK, FILTER + attribute(1, b"bpf\0") + attribute(2, attribute(6, NUMBER))
+    "tunnel nobody knows": message(NEWROUTE, REQUEST | ACK, ROUTE + attribute(21, b"\x0b\0") + attribute(22, b"")),
+    "part of a segment nobody knows": message(
+        NEWROUTE, REQUEST | ACK, ROUTE + attribute(21, b"\7\0") + attribute(22, attribute(12, NUMBER))
     ),
-    "program as an action of a filter": message(44, REQUEST | ACK, FILTER + attribute(1, b"u32\0") + BPF_ACTION),
-    "program as an action": message(48, REQUEST | ACK, b"\0" * 4 + BPF_ACTION[4:]),
-    "target of iptables": message(48, REQUEST | ACK | CREATE, ACTIONS + attribute(1, attribute(1, b"ipt\0"))),
-    "newer target": message(48, REQUEST | ACK | CREATE, ACTIONS + attribute(1, attribute(1, attribute(1, b"xt\0")))),
+    "radio of the first namespace": new_link(attribute(1, b"virt_wifi\0"), attribute(5, struct.pack("=I", 1))),
+    "device shared with another namespace": new_link(attribute(1, b"ipvlan\0")),
+    "device shared with another namespace, tap": new_link(attribute(1, b"ipvtap\0")),
+    "device a VXLAN sends through": message(28, REQUEST | ACK | CREATE, b"\7" + b"\0" * 11 + attribute(8, NUMBER)),
+    "device a VXLAN sends a group through": message(
+        84, REQUEST | ACK | CREATE, b"\7" + b"\0" * 7 + attribute(0x8002, attribute(8, NUMBER))
+    ),
+    "ring whose failures are told elsewhere": new_link(kind_of(b"hsr\0")),
+    "part of a gtp nobody knows": new_link(attribute(1, b"gtp\0") + attribute(2, attribute(9, NUMBER))),
+    "part of a veth nobody knows": new_link(attribute(1, b"veth\0") + attribute(2, attribute(2, NUMBER))),
+    "part of a netkit nobody knows": new_link(attribute(1, b"netkit\0") + attribute(2, attribute(10, NUMBER))),
+    "priorities by number of link": message(78, REQUEST, b"\0\x14\0\0" + attribute(1, b"lo\0")),
+    "priorities set by number of link": message(79, REQUEST | ACK, b"\0\x15\0\0" + attribute(1, b"lo\0")),
     "slave of a link elsewhere": message(36, REQUEST | ACK | CREATE, FILTER + attribute(1, b"teql0\0")),
     "slave of another": message(36, REQUEST | ACK | CREATE, FILTER + attribute(1, b"teql15")),
+    "qdisc nobody knows": message(36, REQUEST | ACK | CREATE, FILTER + attribute(1, b"fnsnew\0")),
+    "qdisc whose name goes on": message(36, REQUEST | ACK | CREATE, FILTER + attribute(1, b"prioritized\0")),
+    "qdisc without a name": message(36, REQUEST | ACK | CREATE, FILTER + attribute(1, b"\0")),
+    "second qdisc": message(36, REQUEST | ACK | CREATE, FILTER + attribute(1, b"prio\0") + attribute(1, b"atm\0")),
+    "options of a qdisc that is there": message(36, REQUEST | ACK, FILTER + attribute(2, attribute(1, NUMBER))),
+    "class of a qdisc nobody knows": message(40, REQUEST | ACK | CREATE, FILTER + attribute(1, b"atm\0")),
+    "filter nobody knows": filter_of(b"fnsnew"),
+    "filter nobody knows, asked for": message(46, REQUEST, FILTER + attribute(1, b"fnsnew\0")),
+    "filter nobody knows, of a chain": message(100, REQUEST | ACK | CREATE, FILTER + attribute(1, b"fnsnew\0")),
+    "program as a filter": filter_of(b"bpf", attribute(6, NUMBER)),
+    "options of a filter that is there": message(44, REQUEST | ACK, FILTER + attribute(2, attribute(6, NUMBER))),
+    "two filters": message(44, REQUEST | ACK, FILTER + attribute(1, b"u32\0") * 2),
+    "two filters, the first unknown": message(44, REQUEST | ACK, FILTER + attribute(1, b"bpf") + attribute(1, b"u32")),
+    "match nobody knows": filter_of(b"basic", attribute(2, matches(10))),
+    "match nobody knows, nested": filter_of(b"flow", attribute(0x8000 | 11, matches(1, 4, 0xFFFF))),
+    "match without a kind": filter_of(b"cgroup", attribute(3, attribute(2, attribute(1, b"\0\0")))),
+}
+BEYOND |= {f"link below a {kind.decode()} that is there": new_link(kind_of(kind + b"\0")) for kind in ABOVE}
+BEYOND |= {
+    f"{kind.decode()} as action {at} of {name.decode()}": filter_of(name, attribute(number, actions(*[b"gact"] * at, kind)))
+    for name, number in ACTION_LISTS.items()
+    for at, kind in enumerate((b"bpf", b"ipt\0", b"xt", b"simple\0", b"fnsnew"))
+}
+BEYOND |= {
+    f"{kind.decode()} as an action, type {number}": message(number, flags, ACTIONS + attribute(1, actions(b"gact", kind)))
+    for number, flags in ((48, REQUEST | ACK | CREATE), (49, REQUEST | ACK), (50, REQUEST | DUMP))
+    for kind in (b"bpf", b"ipt", b"xt", b"simple", b"fnsnew")
 }
 
 
@@ -378,9 +434,28 @@ def test_descriptors_and_what_nobody_knows_are_refused(netns, what):
         message(SETLINK, REQUEST | ACK, link_body(1) + attribute(43, attribute(1, b"\xff\xff\xff\xff"))),
         message(NEWROUTE, REQUEST | ACK, ROUTE + attribute(21, b"\1\0") + attribute(22, attribute(8, NUMBER))),
         message(44, REQUEST | ACK, FILTER + attribute(1, b"u32\0") + attribute(2, b"bpf\0")),
+        message(44, REQUEST | ACK, FILTER + attribute(2, b"bpf\0") + attribute(1, b"u32")),
+        filter_of(b"u32", attribute(8, b"bpf\0"), attribute(7, actions(b"mirred\0", b"gact", b"tunnel_key"))),
+        filter_of(b"basic", attribute(2, matches(*range(10))), attribute(3, actions(b"pedit"))),
+        message(45, REQUEST | ACK, FILTER),
+        message(36, REQUEST | ACK, FILTER + attribute(1, b"pfifo_head_drop\0") + attribute(2, b"")),
+        message(40, REQUEST | ACK, FILTER + attribute(1, b"htb") + attribute(2, b"")),
+        message(48, REQUEST | ACK | CREATE, ACTIONS + attribute(1, actions(b"mirred", b"police\0"))),
+        message(50, REQUEST | DUMP, ACTIONS + attribute(1, attribute(1, attribute(1, b"mirred\0")))),
+        new_link(attribute(1, b"gtp\0") + attribute(2, attribute(8, NUMBER)), flags=CREATE | EXCL),
+        *(new_link(kind_of(kind + b"\0"), flags=CREATE | EXCL) for kind in ABOVE),
+        new_link(attribute(1, b"vxlan\0")),
+        message(30, REQUEST | DUMP, b"\0" * 12 + attribute(8, NUMBER)),
+        message(29, REQUEST | ACK, b"\7" + b"\0" * 11 + attribute(8, NUMBER)),
+        message(84, REQUEST | ACK | CREATE, b"\7" + b"\0" * 7 + attribute(0x8002, attribute(5, NUMBER))),
         message(88, REQUEST | ACK, b"\0\0\0\0" + attribute(1, struct.pack("=i", 3))),
     ],
-    ids=["vlan", "no data", "program off", "tunnel", "filter", "id"],
+    ids=[
+        *("vlan", "no data", "program off", "tunnel", "filter", "kind behind", "action", "match", "filter away"),
+        *("qdisc", "class", "actions", "actions told", "gtp"),
+        *(f"new {kind.decode()}" for kind in ABOVE),
+        *("vxlan without options", "neighbours told", "neighbour away", "group", "id"),
+    ],
 )
 def test_what_names_nothing_is_the_kernels_to_judge(netns, request_):
     with Proxy(netns=[netns]) as proxy:
@@ -389,22 +464,75 @@ def test_what_names_nothing_is_the_kernels_to_judge(netns, request_):
         channel.close()
 
 
+def test_traffic_of_known_kinds_is_set_up(netns):
+    """As pyroute2 asks for it."""
+    with Proxy(netns=[netns]) as proxy, NetNS(netns, proxy=proxy, flags=0) as ns:
+        try:
+            ns.tc("add", "htb", 1, handle="1:", default=0x10)
+            ns.tc("add-class", "htb", 1, handle="1:10", parent="1:", rate="256kbit", burst=6144)
+            mirror = {"kind": "mirred", "direction": "egress", "action": "mirror", "ifindex": 1}
+            ns.tc("add-filter", "u32", 1, parent="1:", prio=10, protocol=3, target="1:10", keys=["0/0+0"], action=mirror)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EOPNOTSUPP):
+                raise
+            pytest.skip("kernel: without htb, u32 or mirred")
+        options = ns.get_filters(index=1, parent=0x10000)[-1].get_attr("TCA_OPTIONS")
+        assert options.get_attr("TCA_U32_ACT").get_attr("TCA_ACT_PRIO_1").get_attr("TCA_ACT_KIND") == "mirred"
+        ns.tc("del", index=1, handle="1:", parent=0xFFFFFFFF)
+        assert "htb" not in [qdisc.get_attr("TCA_KIND") for qdisc in ns.get_qdiscs(1)]
+
+
 # -- families
 
 DIAG, XFRM, NETFILTER = 4, 6, 12
 INET = struct.pack("=BBBBI", 2, 6, 0, 0, 0xFFFFFFFF) + b"\0" * 48
+
+
+def nftables(kind, body):
+    return message(0xA00 | kind, REQUEST | ACK, b"\0" * 4 + body)
+
+
+def expression(kind, data):
+    return attribute(1, kind) + attribute(2, data)
+
+
+def expressions(number, *kinds_and_data):
+    """An attribute that is a list of them."""
+    pairs = zip(kinds_and_data[::2], kinds_and_data[1::2])
+    return attribute(number, b"".join(attribute(1, expression(*pair)) for pair in pairs))
+
+
+def dynset(inside):
+    return attribute(1, b"match\0") + inside
+
+
 OTHERS = {
     "map of sockets": (DIAG, message(20, REQUEST | DUMP, INET + attribute(2, attribute(1, NUMBER)))),
     "sockets of the machine": (DIAG, message(20, REQUEST | DUMP, b"\x28" + b"\0" * 23)),
     "older sockets": (DIAG, message(18, REQUEST | DUMP, INET)),
+    "migration": (XFRM, message(0x21, REQUEST | ACK, b"\0" * 64)),
     "xfrm nobody knows": (XFRM, message(0x29, REQUEST | ACK, b"\0" * 8)),
     "fingerprints": (NETFILTER, message(0x500, REQUEST | ACK | CREATE, b"\0\0\0\0")),
     "helpers": (NETFILTER, message(0x901, REQUEST | DUMP, b"\0\0\0\0")),
     "subsystem nobody knows": (NETFILTER, message(0xD00, REQUEST | ACK, b"\0\0\0\0")),
-    "older match": (
-        NETFILTER,
-        message(0xA06, REQUEST | ACK, b"\0" * 4 + attribute(4, attribute(1, attribute(1, b"match\0")))),
-    ),
+    "type of a subsystem nobody knows": (NETFILTER, message(0x108, REQUEST | ACK, b"\0\0\0\0")),
+    "type of nftables nobody knows": (NETFILTER, message(0xA22, REQUEST | ACK, b"\0\0\0\0")),
+    "object nobody knows": (NETFILTER, nftables(18, attribute(3, b"\0\0\0\x0b"))),
+    "object with a short number": (NETFILTER, nftables(18, attribute(3, b"\1"))),
+    "dynset in a dynset": (NETFILTER, nftables(6, expressions(4, b"dynset", dynset(expressions(10, b"dynset", b""))))),
+}
+OTHERS |= {
+    f"{kind.decode()} {where}": (NETFILTER, request)
+    for kind in (b"match\0", b"target", b"fnsnew\0", b"bitwise2", b"")
+    for where, request in {
+        "in a rule": nftables(6, expressions(4, b"counter", b"", kind, NUMBER)),
+        "in a set": nftables(9, attribute(17, expression(kind, NUMBER))),
+        "in a set's list": nftables(9, expressions(18, kind, NUMBER)),
+        "in an element": nftables(12, attribute(3, attribute(1, attribute(7, expression(kind, NUMBER))))),
+        "in an element's list": nftables(12, attribute(3, b"\4\0\1\0" + attribute(1, expressions(11, kind, NUMBER)))),
+        "in a dynset": nftables(6, expressions(4, b"dynset", dynset(attribute(7, expression(kind, NUMBER))))),
+        "in a dynset's list": nftables(6, expressions(4, b"dynset\0", dynset(expressions(10, kind, NUMBER)))),
+    }.items()
 }
 
 
@@ -423,12 +551,38 @@ def test_requests_of_other_families(netns, what):
         (DIAG, message(20, REQUEST | DUMP, INET)),
         (XFRM, message(0x15, REQUEST | DUMP, b"\0" * 64)),
         (NETFILTER, message(0xA0A, REQUEST | ACK | DUMP, b"\0\0\0\0")),
+        (NETFILTER, nftables(0, attribute(1, b"match\0"))),
+        (NETFILTER, nftables(3, attribute(1, b"target\0") + attribute(3, b"match\0"))),
+        (NETFILTER, nftables(6, expressions(4, b"immediate", b"", b"dynset", dynset(expressions(10, b"limit", b""))))),
+        (NETFILTER, nftables(18, attribute(3, b"\0\0\0\x0a"))),
     ],
 )
 def test_other_families_within_the_list(netns, family, request_):
     with Proxy(netns=[netns], families=[family]) as proxy:
         channel = proxy.open(netns, family=family)
         assert isinstance(told(channel, request_), bytes)
+        channel.close()
+
+
+def test_a_table_of_any_name_is_made(netns):
+    batch = struct.pack("=BB", 0, 0) + struct.pack(">H", 10)
+    within = attribute(1, b"match\0") + attribute(2, b"target\0")
+    requests = [
+        (0, REQUEST | ACK | CREATE, attribute(1, b"match\0")),
+        (3, REQUEST | ACK | CREATE, attribute(1, b"match\0") + attribute(3, b"target\0")),
+        (6, REQUEST | ACK | CREATE, within + expressions(4, b"counter", b"")),
+        (9, REQUEST | ACK | CREATE, within + attribute(4, b"\0" * 4) + attribute(5, b"\0\0\0\4") + attribute(10, b"\0\0\0\1")),
+    ]
+    sent = [message(0xA00 | kind, flags, b"\1\0\0\0" + body) for kind, flags, body in requests]
+    with Proxy(netns=[netns], families=[NETFILTER]) as proxy:
+        channel = proxy.open(netns, family=NETFILTER)
+        channel.send(message(0x10, REQUEST, batch) + b"".join(sent) + message(0x11, REQUEST, batch))
+        answers = []
+        while len(answers) < len(sent) and not any(answers):
+            answers += [struct.unpack_from("=i", rest)[0] for *_, rest in messages(channel.recv(WAIT))]
+        if -errno.EOPNOTSUPP in answers:
+            pytest.skip("kernel: without nftables")
+        assert answers == [0] * len(sent)
         channel.close()
 
 
