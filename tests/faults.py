@@ -26,10 +26,12 @@ _NUMBERS = {
     "x86_64": {
         "socket": 41, "clone": 56, "flock": 73, "mount": 165, "umount2": 166, "unlink": 87, "unshare": 272,
         "setns": 308, "openat": 257, "clone3": 435, "seccomp": 317,
+        "setresuid": 117, "setresgid": 119, "landlock_create_ruleset": 444,
     },
     "aarch64": {
         "socket": 198, "clone": 220, "flock": 32, "mount": 40, "umount2": 39, "unlink": 35, "unshare": 97,
         "setns": 268, "openat": 56, "clone3": 435, "seccomp": 277,
+        "setresuid": 147, "setresgid": 149, "landlock_create_ruleset": 444,
     },
 }  # fmt: skip
 _PR_SET_NO_NEW_PRIVS = 38

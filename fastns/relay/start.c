@@ -15,6 +15,7 @@
 #include "power.h"
 
 #include <fcntl.h>
+#include <link.h>
 #include <linux/prctl.h>
 #include <sched.h>
 #include <signal.h>
@@ -202,6 +203,26 @@ static void memory_shed(const char *stack)
     unmap_rest(low, page);
 }
 
+/* What may be executed of this library is its code, also where the program had it mapped with READ_IMPLIES_EXEC. */
+static void executable_drop(const char *stack)
+{
+    uintptr_t page = page_size(stack), base = (uintptr_t)__ehdr_start;
+    ElfW(Ehdr) header;
+    ElfW(Phdr) part;
+
+    memcpy(&header, __ehdr_start, sizeof(header));
+    for (int i = 0; i < header.e_phnum; i++) {
+        struct span s;
+        memcpy(&part, __ehdr_start + header.e_phoff + (size_t)i * sizeof(part), sizeof(part));
+        s = pages(base + part.p_vaddr, base + part.p_vaddr + part.p_memsz, page);
+        if (part.p_type == PT_GNU_RELRO)     /* written by the loader only; what comes behind it in its last page is not */
+            s.high = (base + part.p_vaddr + part.p_memsz) & ~(page - 1);
+        else if (part.p_type != PT_LOAD || (part.p_flags & PF_X) != 0)
+            continue;
+        (void)fns_call_mprotect((void *)s.low, s.high - s.low, PROT_READ | ((part.p_flags & PF_W) != 0 ? PROT_WRITE : 0));
+    }
+}
+
 /* What /proc shows of a process's arguments and environment is read from its memory, of what no file is mapped to: from
  * the far end of the stack. Where the kernel does not let us say so, it is where nothing is any more.
  * PR_SET_MM_MAP of PR_SET_MM(2const) */
@@ -250,6 +271,7 @@ static int prepare(char *stack, struct failure *f)
         return failed(f, FNS_AT_OPEN, -err);
 #if !defined(FASTNS_SANITIZE) && !defined(FASTNS_COVERAGE)
     memory_shed(stack);
+    executable_drop(stack);
     title_set(stack);
 #endif
     table = fns_call_mmap(NULL, sizeof(struct chan) * proxy.config.max_channels, PROT_READ | PROT_WRITE,

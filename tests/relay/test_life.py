@@ -430,6 +430,38 @@ def test_closing_reaches_through_forked_copies(proxy):
         os.waitpid(pid, 0)
 
 
+def test_death_is_seen_whoever_was_forked_meanwhile():
+    """By another thread, while the proxy was started, without ever calling exec()."""
+    over = False
+    children = []
+
+    def forking():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            while not over and len(children) < 200:
+                pid = os.fork()
+                if pid == 0:
+                    signal.pause()
+                    os._exit(0)
+                children.append(pid)
+
+    thread = threading.Thread(target=forking)
+    thread.start()
+    try:
+        for _ in range(10):
+            with Proxy() as proxy:
+                os.kill(proxy.pid, signal.SIGKILL)
+                with pytest.raises(ProxyError):
+                    proxy.stats()
+                assert not proxy.alive
+    finally:
+        over = True
+        thread.join()
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
 def test_shared_is_one_and_comes_back():
     first = proxy_module.shared()
     assert proxy_module.shared() is first

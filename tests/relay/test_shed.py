@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
 
+import faults
 import pytest
 from handwritten import GETLINK, WAIT, dump, ended, get_link, link_body
 from isolation import need_tool
@@ -256,6 +259,61 @@ def test_is_a_user_that_owns_nothing(proxy):
         assert groups == []
     else:
         assert ids <= {str(os.getuid()), str(os.getgid()), "65533"}
+
+
+@built_for_use
+@pytest.mark.parametrize(("call", "changed"), [("setresgid", 0), ("setresuid", 1), (None, None)])
+def test_who_may_not_change_one_changes_the_other(proxy, call, changed):
+    """As without CAP_SETGID, or without CAP_SETUID."""
+
+    def work():
+        if call is not None:
+            faults.deny((call, errno.EPERM))
+        with Proxy(netns=["/proc/self/ns/net"]) as other:
+            fields = Path(f"/proc/{other.pid}/status").read_text()
+        users, groups = (re.search(rf"^{name}:\t(.*)", fields, re.M)[1].split() for name in ("Uid", "Gid"))
+        left = [str(os.getuid()) not in users, str(os.getgid()) not in groups]
+        assert left == [call is None or changed == at for at in range(2)] or not may_change
+
+    with open(f"/proc/{proxy.pid}/status") as file:
+        may_change = f"Uid:\t{os.getuid()}\t" not in file.read()
+    faults.survives(work)
+
+
+@pytest.mark.parametrize("err", [errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_starts_where_a_filter_knows_no_landlock(err):
+    def work():
+        faults.deny(("landlock_create_ruleset", err))
+        with Proxy() as proxy, Proxy(netns=["/proc/self/ns/net"]) as closed:
+            for one in (proxy, closed):
+                one.open("/proc/self/ns/net").close()
+
+    faults.survives(work)
+
+
+@built_for_use
+def test_failing_landlock_is_named():
+    def work():
+        faults.deny(("landlock_create_ruleset", errno.ENOMEM))
+        with pytest.raises(OSError, match="landlock_create_ruleset") as caught:
+            Proxy()
+        assert caught.value.errno == errno.ENOMEM
+
+    faults.survives(work)
+
+
+@built_for_use
+def test_maps_nothing_executable_in_a_program_that_does():
+    program = """
+    import ctypes, fastns
+    READ_IMPLIES_EXEC = 0x0400000
+    assert ctypes.CDLL(None).personality(READ_IMPLIES_EXEC) >= 0
+    with fastns.Proxy() as proxy:
+        channel = proxy.open()
+        rights = [line.split()[1] for line in open(f"/proc/{proxy.pid}/maps")]
+    print(sum(right.startswith("r-x") for right in rights), sum("wx" in right for right in rights))
+    """
+    assert script(program).stdout == "1 0\n"
 
 
 @built_for_use
