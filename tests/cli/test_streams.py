@@ -47,7 +47,7 @@ def start(argv, redirections, **options):
 
 def run(argv, redirections, **options):
     with start(argv, redirections, **options) as process:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=100)
     assert "Traceback" not in err
     assert "Exception ignored" not in err
     return process.returncode, out, err
