@@ -122,6 +122,7 @@ class RelayClient:
         read_only: bool = False,
         families: int = 0xFFFFFFFF,
         allowed: list[tuple[bytes | None, int]] | None = None,
+        remember: Callable[[RelayClient], object] | None = None,
     ) -> None: ...
     @property
     def pid(self) -> int: ...

@@ -97,14 +97,13 @@ class Proxy:
         _core.reap_abandoned()
         mask = _families_mask(families, netns is not None or read_only)
         with ExitStack() as stack:
-            self._client = _core.RelayClient.__new__(_core.RelayClient)
-            _remember(self._client)
-            self._client.__init__(
+            self._client = _core.RelayClient(
                 os.fsencode(netns_module.NETNS_RUN_DIR),
                 max_channels,
                 bool(read_only),
                 mask,
                 None if netns is None else _allowed(netns, stack),
+                _remember,
             )
         self.pid = self._client.pid
         if default:

@@ -182,7 +182,8 @@ cdef class RelayClient:
     """The control connection to a proxy process, which is forked here. Threads may share it.
 
     `families` is a mask of netlink families. `allowed` lists the namespaces it may enter, as (name, -1) or
-    (None, descriptor); None: any.
+    (None, descriptor); None: any. `remember` is called with the client before there is anything a child forked by
+    another thread would have to let go.
 
     Raises: OSError naming the step of the proxy's set-up that failed.
     """
@@ -212,7 +213,7 @@ cdef class RelayClient:
         self.reaped = True
 
     def __init__(self, bytes run_dir, uint32_t max_channels=4096, bint read_only=False,
-                 uint32_t families=0xffffffff, list allowed=None):
+                 uint32_t families=0xffffffff, list allowed=None, remember=None):
         cdef fns_config config
         cdef int pair[2]
         cdef int pid, err
@@ -235,6 +236,8 @@ cdef class RelayClient:
         config.flags = (FNS_CONFIG_READ_ONLY if read_only else 0) | (FNS_CONFIG_RESTRICTED if allowed is not None else 0)
         config.parent = lx.getpid()
         check_children()
+        if remember is not None:
+            remember(self)
         err = fns_call_socketpair(lx.AF_UNIX, lx.SOCK_SEQPACKET | lx.SOCK_CLOEXEC, 0, pair)
         if err < 0:
             raise os_error(-err, "socketpair")
