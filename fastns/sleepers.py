@@ -64,5 +64,6 @@ class Sleepers:
         self.let_go()
 
     def let_go(self) -> None:
-        while self.files and not self.waiting:
-            self.files.pop().close()
+        if not self.waiting:
+            for file in self.files:  # twice is fine: whoever ends it may be interrupted by who does so too
+                file.close()
