@@ -245,7 +245,7 @@ class AsyncEngine(Engine):
         await asyncio.sleep(seconds)
 
     def hang_up(self) -> None:
-        self.sleepers.end(*filter(None, (self.events, self.transport)))
+        self.sleepers.end(*self.transports())
 
 
 for _name, _func in request_methods(AsyncRequest).items():

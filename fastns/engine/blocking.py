@@ -604,9 +604,11 @@ class Engine(RequestMethods):  # type: ignore[misc]
             self._poller.close()
 
     def hang_up(self) -> None:
-        for transport in (self.events, self.transport):
-            if transport is not None:
-                transport.close()
+        for transport in self.transports():
+            transport.close()
+
+    def transports(self) -> list[Any]:
+        return [transport for transport in (self.events, self.transport) if transport is not None]
 
     def __del__(self) -> None:
         if self.transport is not None and not self.closed and self.owner == os.getpid():

@@ -44,7 +44,7 @@ class Watch:
         self._inotify = self._timer = _core.borrowed(-1)
         self._waker = _core.Waker()
         self._sleepers = Sleepers()
-        self._epoll: Optional[_core.Epoll] = None
+        self._epoll: Union[_core.Epoll, _core.Descriptor] = self._inotify
         self._closed = False
         self._wd = -1
         try:
@@ -158,8 +158,8 @@ class Watch:
             self._pump()
         return self._events.popleft() if self._events else None
 
-    def _check(self) -> _core.Epoll:
-        if self._closed or self._epoll is None:
+    def _check(self) -> Union[_core.Epoll, _core.Descriptor]:
+        if self._closed:
             raise OSError(errno.EBADF, "the watch is closed", os.fsdecode(self._directory))
         return self._epoll
 
@@ -227,7 +227,7 @@ class Watch:
         """End the iteration, in whatever thread it waits. Twice is fine, and so is a signal handler or a finalizer."""
         self._closed = True
         self._waker.wake()
-        self._sleepers.end(self._inotify, self._timer, *([] if self._epoll is None else [self._epoll]))
+        self._sleepers.end(self._epoll, self._inotify, self._timer)
 
     def __enter__(self) -> Watch:
         return self

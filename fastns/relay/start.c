@@ -177,9 +177,9 @@ static uintptr_t shadow_stack(void)
 
 /* Everything goes but this library and the stack, the shadow one too: the program's heap and stacks, its arguments and
  * environment, all libraries, the kernel's own pages. */
-static void memory_shed(const char *stack)
+static void memory_shed(const char *stack, uintptr_t page)
 {
-    uintptr_t page = page_size(stack), shadow = shadow_stack(), low = 0;
+    uintptr_t shadow = shadow_stack(), low = 0;
     struct span kept[] = {
         pages((uintptr_t)__ehdr_start, (uintptr_t)_end, page),
         pages((uintptr_t)stack, (uintptr_t)stack + STACK, page),
@@ -204,9 +204,9 @@ static void memory_shed(const char *stack)
 }
 
 /* What may be executed of this library is its code, also where the program had it mapped with READ_IMPLIES_EXEC. */
-static void executable_drop(const char *stack)
+static void executable_drop(uintptr_t page)
 {
-    uintptr_t page = page_size(stack), base = (uintptr_t)__ehdr_start;
+    uintptr_t base = (uintptr_t)__ehdr_start;
     ElfW(Ehdr) header;
     ElfW(Phdr) part;
 
@@ -270,8 +270,9 @@ static int prepare(char *stack, struct failure *f)
     if (err < 0)
         return failed(f, FNS_AT_OPEN, -err);
 #if !defined(FASTNS_SANITIZE) && !defined(FASTNS_COVERAGE)
-    memory_shed(stack);
-    executable_drop(stack);
+    const uintptr_t page = page_size(stack);
+    memory_shed(stack, page);
+    executable_drop(page);
     title_set(stack);
 #endif
     table = fns_call_mmap(NULL, sizeof(struct chan) * proxy.config.max_channels, PROT_READ | PROT_WRITE,
